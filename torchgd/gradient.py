@@ -1,0 +1,99 @@
+"""The loss of y = w·x and its derivative, written by hand.
+
+The convention of the whole package, stated here once: the loss of one sample is the
+squared residual, the cost is their *mean*, and there is no ½ (this is
+``torch.nn.functional.mse_loss``):
+
+    ℓᵢ(w) = (w xᵢ − yᵢ)²            dℓᵢ/dw = 2 xᵢ (w xᵢ − yᵢ)
+    C(w)  = (1/n) Σᵢ ℓᵢ(w)           dC/dw  = (1/n) Σᵢ 2 xᵢ (w xᵢ − yᵢ)
+
+Every function takes w, a number or a tensor of shape (), and x and y of shape (n,);
+it keeps their dtype and device, and autograd can differentiate through it.
+The unit of dC/dw is y²/w.
+
+Source: 《PyTorch深度学习实践》, lecture 3, gradient descent (2020).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchgd.errors import InputError
+
+
+def losses(w: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The squared error of each sample, ℓᵢ = (w xᵢ − yᵢ)².
+
+    Args:
+        w: the weight, a number or a tensor of shape ().
+        x: the inputs, shape (n,).
+        y: the targets, shape (n,).
+
+    Returns:
+        Shape (n,), in units of y².
+
+    Raises:
+        InputError: the shapes are not (), (n,) and (n,) with n ≥ 1.
+
+    Example:
+        >>> x, y = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])
+        >>> losses(1.0, x, y)
+        tensor([1., 4., 9.])
+    """
+    _check_shapes(w, x, y)
+    residual = w * x - y
+    return residual * residual
+
+
+def cost(w: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The mean squared error, C = (1/n) Σ (w xᵢ − yᵢ)².
+
+    Arguments and errors as for :func:`losses`; returns shape ().
+
+    Example:
+        >>> x, y = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])
+        >>> cost(1.0, x, y)
+        tensor(4.6667)
+    """
+    return losses(w, x, y).mean()
+
+
+def gradients(w: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The derivative of each sample's loss, dℓᵢ/dw = 2 xᵢ (w xᵢ − yᵢ).
+
+    Arguments and errors as for :func:`losses`; returns shape (n,).
+
+    Example:
+        >>> x, y = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])
+        >>> gradients(1.0, x, y)
+        tensor([ -2.,  -8., -18.])
+    """
+    _check_shapes(w, x, y)
+    return 2 * x * (w * x - y)
+
+
+def gradient(w: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The derivative of the cost, dC/dw = (1/n) Σ 2 xᵢ (w xᵢ − yᵢ).
+
+    Arguments and errors as for :func:`losses`; returns shape ().
+
+    Example:
+        >>> x, y = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])
+        >>> gradient(1.0, x, y)
+        tensor(-9.3333)
+    """
+    return gradients(w, x, y).mean()
+
+
+def _check_shapes(w: float | Tensor, x: Tensor, y: Tensor) -> None:
+    """Refuse what PyTorch would broadcast in silence: (n, 1) against (n,) makes an (n, n) residual."""
+    if x.dim() != 1 or x.shape != y.shape or x.shape[0] == 0:
+        mend = "flatten both to (n,), e.g. y.reshape(-1)" if x.numel() == y.numel() > 0 else "give one y for each x"
+        raise InputError(f"x has shape {tuple(x.shape)} and y has shape {tuple(y.shape)}; {mend}")
+    if isinstance(w, Tensor) and w.dim() != 0:
+        raise InputError(f"w has shape {tuple(w.shape)}, not (); give one weight, e.g. w.reshape(())")
+
+
+__all__ = ["cost", "gradient", "gradients", "losses"]
+
