@@ -1,0 +1,33 @@
+"""Every test starts from the same seed and the same default dtype."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+settings.register_profile("torchgd", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("torchgd")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    torch.manual_seed(0)
+    default = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(default)
+
+
+@pytest.fixture
+def course_data() -> tuple[Tensor, Tensor]:
+    """The course's three samples, as plain tensors."""
+    return torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([2.0, 4.0, 6.0]).double()
+
+
+@pytest.fixture
+def noisy_data() -> tuple[Tensor, Tensor]:
+    """Seven samples that no line through the origin fits; 7 is prime, so every batch size above 1 leaves a rest."""
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(7, generator=generator, dtype=torch.float64)
+    return x, 3 * x + torch.randn(7, generator=generator, dtype=torch.float64)

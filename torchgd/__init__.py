@@ -1,0 +1,39 @@
+"""torchgd: a laboratory for gradient descent, native to PyTorch.
+
+The names below are loaded at first use, so that ``torchgd --help`` need not import torch.
+No module has the name of a public function: an import of the module would hide the function.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torchgd.data import Dataset as Dataset
+    from torchgd.data import course as course
+    from torchgd.data import hubble as hubble
+    from torchgd.data import load as load
+    from torchgd.errors import InputError as InputError
+    from torchgd.model import LinearModel as LinearModel
+
+_MODULE_OF = {
+    "Dataset": "data",
+    "InputError": "errors",
+    "LinearModel": "model",
+    "course": "data",
+    "hubble": "data",
+    "load": "data",
+}
+
+__all__ = list(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("torchgd")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'torchgd' has no attribute {name!r}")
+    return getattr(import_module(f"torchgd.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

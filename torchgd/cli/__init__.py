@@ -1,0 +1,64 @@
+"""The command line: it parses arguments and prints; what it prints comes from the modules beside it.
+
+Exit status: 0 done and well; 1 the answer is bad (diverged, wrong gradient, optimizers that
+differ); 2 the input or the usage is at fault, with one line on standard error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from torchgd.errors import InputError
+
+app = typer.Typer(
+    name="torchgd",
+    help="A laboratory for gradient descent: is it right, will it converge, what did it do?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# The bases of typer's own exception: public names, whichever click typer carries inside.
+_UsageError = typer.BadParameter.__mro__[1]
+_ClickException = _UsageError.__mro__[1]
+
+COMMANDS = ("lesson", "train")  # the modules of this package that add commands to `app`, in the order of --help
+for _command in COMMANDS:
+    importlib.import_module(f"torchgd.cli.{_command}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (see the module's docstring)."""
+    try:
+        status = app(args=arguments, standalone_mode=False, prog_name="torchgd")
+    except InputError as error:
+        return _fail(str(error))
+    except _ClickException as error:
+        return _fail(_suggest(error.format_message()))  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        print("torchgd: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `torchgd … | head`
+        sys.stderr.close()
+        return 0
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str) -> int:
+    print("torchgd: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def _suggest(message: str) -> str:
+    """Add the nearest valid word to `'sdg' is not one of 'gd', 'sgd', 'minibatch'.`"""
+    found = re.search(r"'([^']*)' is not one of (.*)\.", message)
+    if not found:
+        return message
+    nearest = difflib.get_close_matches(found[1], re.findall(r"'([^']*)'", found[2]), n=1, cutoff=0.5)
+    return f"{message} Did you mean {nearest[0]}?" if nearest else message

@@ -1,0 +1,123 @@
+"""The options that several commands share, and how their words become objects."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from torchgd.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from torchgd.data import Dataset
+
+
+class Method(str, Enum):
+    gd = "gd"
+    sgd = "sgd"
+    minibatch = "minibatch"
+
+
+class Order(str, Enum):
+    sequential = "sequential"
+    shuffled = "shuffled"
+    replacement = "replacement"
+
+
+class Gradient(str, Enum):
+    hand = "hand"
+    autograd = "autograd"
+
+
+class Dtype(str, Enum):
+    float32 = "float32"
+    float64 = "float64"
+
+
+def _learning_rate(text: str) -> float | None:
+    """`auto` is None."""
+    if text == "auto":
+        return None
+    try:
+        lr = float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number; give one above 0, or auto") from None
+    if not (math.isfinite(lr) and lr > 0):
+        raise typer.BadParameter(f"the learning rate must be finite and above 0, not {text}; give e.g. 0.01, or auto")
+    return lr
+
+
+DataArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="[DATA]",
+        help="course, hubble, a CSV file, an .npz file with x and y; or leave it out and give --x and --y as .npy files.",
+        show_default=False,
+    ),
+]
+XOption = Annotated[
+    str | None, typer.Option("--x", help="The column of x in a CSV or .npz file (x unless told), or an .npy file.")
+]
+YOption = Annotated[
+    str | None, typer.Option("--y", help="The column of y in a CSV or .npz file (y unless told), or an .npy file.")
+]
+MethodOption = Annotated[Method, typer.Option(help="Which samples one update sees: all, one, or a batch.")]
+LrOption = Annotated[str, typer.Option("--lr", metavar="FLOAT|auto", help="The learning rate.")]
+EpochsOption = Annotated[int, typer.Option(min=1, help="How many passes over the data.")]
+BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Samples in a mini-batch.")]
+OrderOption = Annotated[Order, typer.Option(help="In which order the samples come.")]
+SeedOption = Annotated[int, typer.Option(help="Seeds the order of the samples.")]
+WeightOption = Annotated[float, typer.Option(help="The weight before training, w0.")]
+GradientOption = Annotated[Gradient, typer.Option(help="Written by hand, or by autograd.")]
+DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="The floating-point type of the computation.")]
+LogdirOption = Annotated[Path, typer.Option(help="The folder of all runs.")]
+NameOption = Annotated[str | None, typer.Option(help="The run's name; the method's unless told.")]
+PredictOption = Annotated[float | None, typer.Option(metavar="X", help="Print the prediction for this x as well.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def learning_rate(text: str) -> float | None:
+    """The learning rate as a number above 0, or None for `auto`."""
+    return _learning_rate(text)
+
+
+def torch_dtype(dtype: Dtype) -> torch.dtype:
+    """The PyTorch dtype of the option's word."""
+    import torch
+
+    return torch.float32 if dtype is Dtype.float32 else torch.float64
+
+
+def torch_device(name: str, dtype: Dtype) -> torch.device:
+    """The device of the option's word; `auto` is CUDA where there is one, else the CPU."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in {"cpu", "cuda", "mps"} or (index and not (kind == "cuda" and index.isdecimal())):
+        raise InputError(f"--device: unknown device {name!r}; give auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= int(index or 0):
+            have = "no CUDA device" if count == 0 else f"CUDA devices 0 to {count - 1} only"
+            raise InputError(f"--device: {name} was asked for, but this machine has {have}; give --device cpu")
+    if kind == "mps":
+        if not torch.backends.mps.is_available():
+            raise InputError("--device: mps was asked for, but this machine has none; give --device cpu")
+        if dtype is Dtype.float64:
+            raise InputError("--device: mps has no float64; give --dtype float32 too")
+    return torch.device(name)
+
+
+def read_data(data: str, x: str | None, y: str | None, dtype: Dtype, device: str) -> Dataset:
+    """The data that the words name, on the device, in the dtype."""
+    from torchgd.data import open_data
+
+    return open_data(data, x=x, y=y, dtype=torch_dtype(dtype), device=torch_device(device, dtype))

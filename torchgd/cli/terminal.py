@@ -1,0 +1,59 @@
+"""What the commands share in printing: tables, progress bars, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+
+def say(text: str = "", *, to_stderr: bool = False) -> None:
+    """Print text as it is: no markup, no colour, wrapped at the terminal's width only where it is one."""
+    Console(stderr=to_stderr, highlight=False, markup=False, soft_wrap=True).print(text)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+    """Print a table: the first column to the left, the others (numbers) to the right."""
+    grid = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        grid.add_column(column, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 120  # a pipe has no width: do not fold what another program reads
+    console.print(grid)
+
+
+def print_json(answer: dict[str, Any]) -> None:
+    """Print exactly one JSON object; NaN and infinities become null, as JSON has none."""
+    print(json.dumps(_finite(answer), ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, on a terminal only; yields a function that takes the count so far."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)
