@@ -16,7 +16,6 @@ Source: 《PyTorch深度学习实践》, lecture 3, gradient descent (2020).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from torchgd.errors import InputError
@@ -89,11 +88,11 @@ def gradient(w: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
 def _check_shapes(w: float | Tensor, x: Tensor, y: Tensor) -> None:
     """Refuse what PyTorch would broadcast in silence: (n, 1) against (n,) makes an (n, n) residual."""
     if x.dim() != 1 or x.shape != y.shape or x.shape[0] == 0:
-        mend = "flatten both to (n,), e.g. y.reshape(-1)" if x.numel() == y.numel() > 0 else "give one y for each x"
+        same_size = x.numel() == y.numel() > 0
+        mend = "flatten both to (n,), e.g. y.reshape(-1)" if same_size else "give one y for each x"
         raise InputError(f"x has shape {tuple(x.shape)} and y has shape {tuple(y.shape)}; {mend}")
     if isinstance(w, Tensor) and w.dim() != 0:
         raise InputError(f"w has shape {tuple(w.shape)}, not (); give one weight, e.g. w.reshape(())")
 
 
 __all__ = ["cost", "gradient", "gradients", "losses"]
-

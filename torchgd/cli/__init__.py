@@ -28,7 +28,8 @@ app = typer.Typer(
 _UsageError = typer.BadParameter.__mro__[1]
 _ClickException = _UsageError.__mro__[1]
 
-COMMANDS = ("lesson", "train")  # the modules of this package that add commands to `app`, in the order of --help
+# The modules of this package that add commands to `app`, in the order of --help.
+COMMANDS = ("lesson", "train")
 for _command in COMMANDS:
     importlib.import_module(f"torchgd.cli.{_command}")
 

@@ -48,7 +48,7 @@ def _learning_rate(text: str) -> float | None:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a number; give one above 0, or auto") from None
     if not (math.isfinite(lr) and lr > 0):
-        raise typer.BadParameter(f"the learning rate must be finite and above 0, not {text}; give e.g. 0.01, or auto")
+        raise typer.BadParameter(f"{text} is not a finite number above 0; give e.g. 0.01, or auto")
     return lr
 
 
@@ -56,15 +56,15 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="[DATA]",
-        help="course, hubble, a CSV file, an .npz file with x and y; or leave it out and give --x and --y as .npy files.",
+        help="course, hubble, a CSV file, or an .npz file; or none, with --x and --y naming .npy files.",
         show_default=False,
     ),
 ]
 XOption = Annotated[
-    str | None, typer.Option("--x", help="The column of x in a CSV or .npz file (x unless told), or an .npy file.")
+    str | None, typer.Option("--x", help="The column of x in the file (x unless told), or an .npy file.")
 ]
 YOption = Annotated[
-    str | None, typer.Option("--y", help="The column of y in a CSV or .npz file (y unless told), or an .npy file.")
+    str | None, typer.Option("--y", help="The column of y in the file (y unless told), or an .npy file.")
 ]
 MethodOption = Annotated[Method, typer.Option(help="Which samples one update sees: all, one, or a batch.")]
 LrOption = Annotated[str, typer.Option("--lr", metavar="FLOAT|auto", help="The learning rate.")]
@@ -78,7 +78,7 @@ DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", h
 DtypeOption = Annotated[Dtype, typer.Option(help="The floating-point type of the computation.")]
 LogdirOption = Annotated[Path, typer.Option(help="The folder of all runs.")]
 NameOption = Annotated[str | None, typer.Option(help="The run's name; the method's unless told.")]
-PredictOption = Annotated[float | None, typer.Option(metavar="X", help="Print the prediction for this x as well.")]
+PredictOption = Annotated[float | None, typer.Option(metavar="X", help="Predict y for this x as well.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -107,12 +107,12 @@ def torch_device(name: str, dtype: Dtype) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= int(index or 0):
             have = "no CUDA device" if count == 0 else f"CUDA devices 0 to {count - 1} only"
-            raise InputError(f"--device: {name} was asked for, but this machine has {have}; give --device cpu")
+            raise InputError(f"--device {name}: this machine has {have}; give --device cpu")
     if kind == "mps":
         if not torch.backends.mps.is_available():
-            raise InputError("--device: mps was asked for, but this machine has none; give --device cpu")
+            raise InputError("--device mps: this machine has none; give --device cpu")
         if dtype is Dtype.float64:
-            raise InputError("--device: mps has no float64; give --dtype float32 too")
+            raise InputError("--device mps: it has no float64; give --dtype float32 too")
     return torch.device(name)
 
 

@@ -1,0 +1,54 @@
+"""Which samples one update sees: the index batches of an epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from torchgd.errors import InputError
+
+ORDERS = ("sequential", "shuffled", "replacement")
+
+
+class Batches(Sampler[list[int]]):
+    """The index batches of one epoch over n samples; each iteration is a fresh epoch.
+
+    It is a ``batch_sampler`` as :class:`torch.utils.data.DataLoader` takes it.
+
+    Args:
+        n: the number of samples.
+        batch_size: samples in a batch, 1 … n; the last batch holds the rest.
+        order: "sequential" (0 … n−1), "shuffled" (a fresh permutation an epoch) or
+            "replacement" (n independent draws an epoch).
+        generator: where the randomness comes from; PyTorch's global one if not given.
+
+    Example:
+        >>> list(Batches(5, batch_size=2))
+        [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self, n: int, batch_size: int, order: str = "sequential", generator: torch.Generator | None = None
+    ) -> None:
+        if not 1 <= batch_size <= n:
+            raise InputError(f"batch_size is {batch_size}, but there are {n} samples; give 1 to {n}")
+        self.n, self.batch_size, self.order, self.generator = n, batch_size, order, generator
+
+    def indices(self) -> Tensor:
+        """The samples of one fresh epoch in the order in which they are seen; int64, shape (n,)."""
+        if self.order == "shuffled":
+            return torch.randperm(self.n, generator=self.generator)
+        if self.order == "replacement":
+            return torch.randint(self.n, (self.n,), generator=self.generator)
+        return torch.arange(self.n)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.indices().split(self.batch_size):
+            yield batch.tolist()
+
+    def __len__(self) -> int:
+        return math.ceil(self.n / self.batch_size)
