@@ -1,24 +1,25 @@
 """The arrays of an .npz file, and the vectors of .npy files, mapped into memory and read in blocks.
 
-The header of an array says how large it is; it is checked against the file and the machine before any
+The header of an array says how large it is; that is checked against the file and the machine before any
 memory is taken. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import os
 import struct
-import tokenize
 import warnings
-import zipfile
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -28,10 +29,10 @@ from torch import Tensor
 from torchgd.errors import InputError
 from torchgd.files import missing, nothing_to_learn, opened, shown
 
-BLOCK = (
-    1 << 17
-)  # samples: a block of x and y stays in the processor's cache, and the loop over blocks costs nothing
-_LONGEST_HEADER = 10_000
+BLOCK = 1 << 17  # samples: x and y of a block fit the processor's cache, and a loop over blocks costs little
+_LONGEST_HEADER = 10_000  # bytes, as in numpy
+_UNSUSPECTED = 64 << 20  # bytes that any array may unpack to, however small its archive
+# What numpy raises on bytes that are no array, and zipfile on those that are no archive.
 _MALFORMED = (
     ValueError,
     TypeError,
@@ -40,35 +41,30 @@ _MALFORMED = (
     OverflowError,
     RecursionError,
     MemoryError,
-    tokenize.TokenError,
+    TokenError,
 )
-_TORN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, NotImplementedError)
+_TORN = (BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What the header of an array says: its type, its length n, and where its numbers begin."""
+    """What the header of an array says: its type, its length n, and where its numbers begin and end."""
 
     dtype: np.dtype[np.generic]
     length: int
-    offset: int
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.length * self.dtype.itemsize
+    begin: int
+    end: int
 
 
 def _header(file: IO[bytes], name: str, size: int) -> _Header:
-    """The header of an array in a file of that size, which must be a whole vector of real numbers."""
+    """The header of an array in a file of that size, which must hold a vector of real numbers and no more."""
     head = io.BytesIO(file.read(_LONGEST_HEADER))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy's advice to save a file of Python 2 again
+            warnings.simplefilter("ignore")  # numpy's advice to save files of Python 2 again
             version = np.lib.format.read_magic(head)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
-                version
-            ]
-            shape, _, dtype = read(head)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, _, dtype = read[version](head)
     except _MALFORMED:
         raise InputError(f"{name}: is not an .npy array; save it with numpy.save") from None
     if dtype.hasobject:
@@ -79,149 +75,142 @@ def _header(file: IO[bytes], name: str, size: int) -> _Header:
         raise InputError(f"{name}: has shape {shape}, not (n,); save it as a.reshape(-1)")
     if shape[0] < 1:
         raise InputError(f"{name}: is empty; give at least one sample")
-    header = _Header(dtype, shape[0], head.tell())
-    if header.end != size:
-        raise InputError(
-            f"{name}: is {size} bytes long, but its header says {header.end}; is it a whole copy?"
-        )
-    return header
+    end = head.tell() + shape[0] * dtype.itemsize
+    if end != size:
+        raise InputError(f"{name}: has {size} bytes, but its header speaks of {end}; copy or save it again")
+    return _Header(dtype, shape[0], head.tell(), end)
 
 
 def _tensor(numbers: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
-    """The numbers as a tensor, sharing their memory where they are already of that type."""
-    if numbers.dtype.str not in ("<f4", "<f8") or not numbers.flags.aligned:
-        with np.errstate(over="ignore"):
+    """The numbers as a tensor, which shares their memory where they are of that type."""
+    if numbers.dtype not in (np.float32, np.float64) or not numbers.flags.aligned:
+        with np.errstate(over="ignore"):  # a longdouble may not fit; _check_finite sees it
             numbers = numbers.astype(np.float64)
     return torch.from_numpy(numbers).to(dtype)
 
 
 def _check_finite(block: Tensor, numbers: NDArray[np.generic], name: str, begin: int) -> bool:
     """Refuse NaN and infinities in a block that begins at that index; is any number other than 0?"""
-    low, high = (bound.item() for bound in block.aminmax())  # one pass; NaN if any is NaN
-    if not -float("inf") < low <= high < float("inf"):
+    low, high = (bound.item() for bound in block.aminmax())  # one pass, and NaN if any is NaN
+    if not -math.inf < low <= high < math.inf:
         at = int((~block.isfinite()).nonzero()[0])
-        what = f"{numbers[at]}, too large for {str(block.dtype).removeprefix('torch.')}; scale it down"
-        if not np.isfinite(numbers[at]):
-            what = f"{numbers[at]}; mend it, or leave the sample out"
-        raise InputError(f"{name}: index {begin + at} holds {what}")
+        why, mend = "not finite", "mend it, or leave the sample out"
+        if np.isfinite(numbers[at]):
+            why, mend = f"too large for {str(block.dtype).removeprefix('torch.')}", "use another unit or type"
+        raise InputError(f"{name}, index {begin + at}: {numbers[at]} is {why}; {mend}")
     return bool(low or high)
+
+
+def _check_memory(size: int, name: str, mend: str) -> None:
+    """Refuse to take more than half of the machine's memory, where the system says how much that is."""
+    if hasattr(os, "sysconf") and size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2:
+        raise InputError(f"{name}: takes {size / 2**30:.1f} GiB, over half of the memory; {mend}")
 
 
 def read_npz(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Two arrays of an .npz file."""
     with opened(path) as file:
         try:
-            with zipfile.ZipFile(file) as archive:
-                names = [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
+            with ZipFile(file) as archive:
+                names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
                 for wanted in (x_name, y_name):
                     if wanted not in names:
                         raise InputError(f"{shown(path)}: {missing(wanted, 'array', names)}")
-                x = _member(archive, x_name, f"{shown(path)}, array {x_name!r}", dtype)
-                y = _member(archive, y_name, f"{shown(path)}, array {y_name!r}", dtype)
+                x, y = (_member(archive, path, wanted, dtype) for wanted in (x_name, y_name))
+        except InputError:
+            raise
         except _TORN as error:
             raise InputError(
                 f"{shown(path)}: is not a whole .npz file ({error}); save it with numpy.savez"
             ) from None
     if len(x) != len(y):
         raise InputError(
-            f"{shown(path)}: {x_name!r} has {len(x)} samples and {y_name!r} {len(y)}; give one y for each x"
+            f"{shown(path)}: {x_name!r} has {len(x)} samples, {y_name!r} {len(y)}; give one y for each x"
         )
     nothing_to_learn(bool(x.any()), shown(path))
     return x, y
 
 
-def _member(archive: zipfile.ZipFile, member: str, name: str, dtype: torch.dtype) -> Tensor:
+def _member(archive: ZipFile, path: Path, wanted: str, dtype: torch.dtype) -> Tensor:
     """One array of the archive, unpacked block by block."""
-    info = archive.getinfo(f"{member}.npy")
-    mend = "save x and y as .npy files, which are not unpacked"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError(f"{name}: is packed in a way that numpy does not use; save it with numpy.savez")
-    if info.file_size > (64 << 20) and info.file_size > 100 * info.compress_size:
-        raise InputError(f"{name}: unpacks to {info.file_size} bytes, over 100 times its size; {mend}")
-    if info.file_size > _memory() // 4:
-        raise InputError(f"{name}: unpacks to {info.file_size} bytes, over a quarter of the memory; {mend}")
+    name = f"{shown(path)}, array {wanted!r}"
+    info = archive.getinfo(f"{wanted}.npy")
+    mend = "save x and y as .npy files, which are read in blocks"
+    if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise InputError(f"{name}: is packed as numpy never packs; save it with numpy.savez")
+    if info.file_size > max(_UNSUSPECTED, 100 * path.stat().st_size):
+        raise InputError(f"{name}: unpacks to {info.file_size} bytes, over 100 times the file; {mend}")
+    _check_memory(info.file_size, name, mend)
     with archive.open(info) as file:
         header = _header(file, name, info.file_size)
-        file.seek(header.offset)
-        tensor = torch.empty(header.length, dtype=dtype)
-        for begin in range(0, header.length, BLOCK):
-            count = min(BLOCK, header.length - begin)
-            numbers = np.frombuffer(bytearray(file.read(count * header.dtype.itemsize)), header.dtype)
-            if len(numbers) < count:
-                raise EOFError("it ends early")
-            block = _tensor(numbers, dtype)
-            _check_finite(block, numbers, name, begin)
-            tensor[begin : begin + count] = block
-    return tensor
-
-
-def _memory() -> int:
-    """The machine's memory in bytes; 4 GiB where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 4 << 30
+        file.seek(header.begin)
+        whole = torch.empty(header.length, dtype=dtype)
+        for begin, part in zip(range(0, header.length, BLOCK), whole.split(BLOCK), strict=True):
+            packed = file.read(len(part) * header.dtype.itemsize)
+            numbers = np.frombuffer(bytearray(packed), header.dtype, len(part))
+            part.copy_(_tensor(numbers, dtype))
+            _check_finite(part, numbers, name, begin)
+    return whole
 
 
 @dataclass(frozen=True)
-class _File:
-    """One .npy file and the samples it holds, from first to last, last not included."""
+class _Shard:
+    """One .npy file, and the place of its first sample and of the first one after it in the whole vector."""
 
     path: Path
     header: _Header
     first: int
-    last: int
+    after: int
 
 
 class MappedVector:
     """A vector of shape (n,) in .npy files, one after the other: ``len(v)`` and ``v[start:stop]``.
 
-    One file at a time is mapped into memory. A slice within one file of the right type shares the file's
-    pages: read it, do not write into it, for nothing reaches the file.
+    One file at a time is mapped into memory. A slice within one file of the right type shares its pages:
+    read it, do not write into it, for nothing reaches the file. The files must not change meanwhile.
 
     Args:
-        paths: the files, in order; all of one type.
-        dtype, device: of the slices.
+        paths: the files, in order, all of one type.
+        dtype, device: what the slices are.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], dtype: torch.dtype, device: torch.device | str | None = None
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], dtype: torch.dtype, device: torch.device | str | None) -> None:
         self.dtype, self.device = dtype, device
-        self.files: list[_File] = []
-        self._mapped: tuple[_File, mmap.mmap] | None = None
+        self.shards: list[_Shard] = []
+        self._mapped: tuple[_Shard, mmap.mmap] | None = None
         for path in paths:
             with opened(path) as file:
                 header = _header(file, shown(path), os.fstat(file.fileno()).st_size)
-            self.files.append(_File(path, header, len(self), len(self) + header.length))
-            first = self.files[0]
-            if header.dtype != first.header.dtype:
-                other = f"{shown(first.path)} holds {first.header.dtype}"
-                raise InputError(f"{shown(path)}: holds {header.dtype}, but {other}; save all shards in one type")
+            self.shards.append(_Shard(path, header, len(self), len(self) + header.length))
+            head = self.shards[0]
+            if header.dtype != head.header.dtype:
+                other = f"{shown(head.path)} holds {head.header.dtype}"
+                raise InputError(f"{shown(path)}: holds {header.dtype}, but {other}; save all in one type")
 
     def __len__(self) -> int:
-        return self.files[-1].last if self.files else 0
+        return self.shards[-1].after if self.shards else 0
 
     def __getitem__(self, samples: slice) -> Tensor:
         """The samples from start to stop, shape (stop − start,)."""
         start, stop, _ = samples.indices(len(self))
-        pieces = self._pieces(start, stop)
-        numbers = next(pieces, (np.empty(0),))[0]
-        if len(numbers) == stop - start:
-            return _tensor(numbers, self.dtype).to(self.device)
+        parts = list(self._parts(start, stop))
+        if len(parts) == 1:
+            return _tensor(self._numbers(*parts[0]), self.dtype).to(self.device)
+        _check_memory((stop - start) * self.dtype.itemsize, shown(parts[0][0].path), "read it in blocks")
         whole = torch.empty(stop - start, dtype=self.dtype)
-        whole[: len(numbers)] = _tensor(numbers, self.dtype)
-        for numbers, file, begin in pieces:
-            at = file.first + begin - start
-            whole[at : at + len(numbers)] = _tensor(numbers, self.dtype)
+        for shard, begin, end in parts:
+            whole[begin - start : end - start] = _tensor(self._numbers(shard, begin, end), self.dtype)
         return whole.to(self.device)
 
     def check_finite(self) -> bool:
         """Read all of it once, in blocks; refuse NaN and infinities; is any number other than 0?"""
         nonzero = False
         for start in range(0, len(self), BLOCK):
-            for numbers, file, begin in self._pieces(start, min(start + BLOCK, len(self))):
-                nonzero |= _check_finite(_tensor(numbers, self.dtype), numbers, shown(file.path), begin)
+            for shard, begin, end in self._parts(start, min(start + BLOCK, len(self))):
+                numbers = self._numbers(shard, begin, end)
+                nonzero |= _check_finite(
+                    _tensor(numbers, self.dtype), numbers, shown(shard.path), begin - shard.first
+                )
             self.release(start, start + BLOCK)
         return nonzero
 
@@ -229,47 +218,47 @@ class MappedVector:
         """Let the system take back the memory of these samples; read again, they come from the file."""
         if self._mapped is None or not hasattr(mmap, "MADV_DONTNEED"):
             return
-        file, pages = self._mapped
-        size = file.header.dtype.itemsize
-        begin = file.header.offset + max(0, start - file.first) * size
-        end = min(file.header.end, file.header.offset + (stop - file.first) * size)
+        shard, pages = self._mapped
+        size = shard.header.dtype.itemsize
+        begin = shard.header.begin + max(0, start - shard.first) * size
+        end = min(shard.header.begin + (stop - shard.first) * size, shard.header.end)
         begin -= begin % mmap.PAGESIZE
         if begin < end:
             pages.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[NDArray[np.generic], _File, int]]:
-        """The samples from start to stop, file by file: numbers, file, index of the first one in it."""
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[_Shard, int, int]]:
+        """The samples from start to stop, shard by shard."""
         while start < stop:
-            file = self.files[bisect_right(self.files, start, key=lambda file: file.first) - 1]
-            begin, count = start - file.first, min(stop, file.last) - start
-            offset = file.header.offset + begin * file.header.dtype.itemsize
-            yield np.frombuffer(self._map(file), file.header.dtype, count, offset), file, begin
-            start += count
+            shard = self.shards[bisect_right(self.shards, start, key=lambda shard: shard.first) - 1]
+            yield shard, start, min(stop, shard.after)
+            start = shard.after
 
-    def _map(self, file: _File) -> mmap.mmap:
-        """The pages of the file; the last file's are given back as soon as no slice shares them."""
-        if self._mapped is None or self._mapped[0] is not file:
-            with opened(file.path) as stream:
-                # copy on write: a tensor wants writable memory, and the file must not change
-                self._mapped = file, mmap.mmap(stream.fileno(), file.header.end, access=mmap.ACCESS_COPY)
-        return self._mapped[1]
+    def _numbers(self, shard: _Shard, start: int, stop: int) -> NDArray[np.generic]:
+        """The numbers of one shard, in its pages; those of the shard before go when no slice shares them."""
+        header = shard.header
+        if self._mapped is None or self._mapped[0] is not shard:
+            with opened(shard.path) as file:
+                if os.fstat(file.fileno()).st_size != header.end:
+                    raise InputError(f"{shown(shard.path)}: has changed since it was first read; start again")
+                # copy on write: a tensor wants memory that can be written, and the file must not change
+                self._mapped = shard, mmap.mmap(file.fileno(), header.end, access=mmap.ACCESS_COPY)
+        offset = header.begin + (start - shard.first) * header.dtype.itemsize
+        return np.frombuffer(self._mapped[1], header.dtype, stop - start, offset)
 
 
 def map_pairs(
     x_paths: Sequence[Path], y_paths: Sequence[Path], dtype: torch.dtype, device: torch.device | str | None
 ) -> tuple[MappedVector, MappedVector]:
-    """x and y in .npy files, one file or as many shards each, every number checked once."""
+    """x and y in .npy files, one file each or as many shards, every number checked once."""
     if len(x_paths) != len(y_paths) or not x_paths:
         raise InputError(
-            f"x is in {len(x_paths)} files and y in {len(y_paths)}; give one y file for each x file"
+            f"x is in {len(x_paths)} files, y in {len(y_paths)}; give one y file for each x file"
         )
     x, y = MappedVector(x_paths, dtype, device), MappedVector(y_paths, dtype, device)
-    for x_file, y_file in zip(x.files, y.files, strict=True):
-        if x_file.header.length != y_file.header.length:
-            raise InputError(
-                f"{shown(x_file.path)} has {x_file.header.length} samples and {shown(y_file.path)} "
-                f"{y_file.header.length}; give one y for each x"
-            )
+    for a, b in zip(x.shards, y.shards, strict=True):
+        if a.header.length != b.header.length:
+            lengths = f"has {a.header.length} samples, {shown(b.path)} {b.header.length}"
+            raise InputError(f"{shown(a.path)}: {lengths}; give one y for each x")
     nothing_to_learn(x.check_finite(), shown(x_paths[0]))
     y.check_finite()
     return x, y

@@ -100,10 +100,9 @@ def course(*, dtype: torch.dtype = torch.float64, device: torch.device | str | N
 
     Source: 《PyTorch深度学习实践》, lecture 2, linear model (2020).
     """
-    x = torch.tensor([1.0, 2.0, 3.0], dtype=dtype, device=device)
     return Dataset(
-        x,
-        2 * x,
+        torch.tensor([1.0, 2.0, 3.0], dtype=dtype, device=device),
+        torch.tensor([2.0, 4.0, 6.0], dtype=dtype, device=device),
         name="course",
         x_label="x (hours of study)",
         y_label="y (points in the exam)",
@@ -111,14 +110,12 @@ def course(*, dtype: torch.dtype = torch.float64, device: torch.device | str | N
     )
 
 
-_NEBULAE = (  # name, distance in Mpc, velocity in km/s
-    *(("S. Mag.", 0.032, 170), ("L. Mag.", 0.034, 290), ("NGC 6822", 0.214, -130), ("NGC 598", 0.263, -70)),
-    *(("NGC 221", 0.275, -185), ("NGC 224", 0.275, -220), ("NGC 5457", 0.45, 200), ("NGC 4736", 0.5, 290)),
-    *(("NGC 5194", 0.5, 270), ("NGC 4449", 0.63, 200), ("NGC 4214", 0.8, 300), ("NGC 3031", 0.9, -30)),
-    *(("NGC 3627", 0.9, 650), ("NGC 4826", 0.9, 150), ("NGC 5236", 0.9, 500), ("NGC 1068", 1.0, 920)),
-    *(("NGC 5055", 1.1, 450), ("NGC 7331", 1.1, 500), ("NGC 4258", 1.4, 500), ("NGC 4151", 1.7, 960)),
-    *(("NGC 4382", 2.0, 500), ("NGC 4472", 2.0, 850), ("NGC 4486", 2.0, 800), ("NGC 4649", 2.0, 1090)),
-)
+_NEBULAE = """
+S. Mag. 0.032 170, L. Mag. 0.034 290, NGC 6822 0.214 -130, NGC 598 0.263 -70, NGC 221 0.275 -185,
+NGC 224 0.275 -220, NGC 5457 0.45 200, NGC 4736 0.5 290, NGC 5194 0.5 270, NGC 4449 0.63 200, NGC 4214 0.8 300, NGC 3031 0.9 -30,
+NGC 3627 0.9 650, NGC 4826 0.9 150, NGC 5236 0.9 500, NGC 1068 1.0 920, NGC 5055 1.1 450, NGC 7331 1.1 500,
+NGC 4258 1.4 500, NGC 4151 1.7 960, NGC 4382 2.0 500, NGC 4472 2.0 850, NGC 4486 2.0 800, NGC 4649 2.0 1090
+"""  # name, distance in Mpc, radial velocity in km/s
 
 
 def hubble(*, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Dataset:
@@ -135,15 +132,15 @@ def hubble(*, dtype: torch.dtype = torch.float64, device: torch.device | str | N
 
     Source: E. Hubble, PNAS 15 (1929) 168, table 1.
     """
-    names, distance, velocity = zip(*_NEBULAE, strict=True)
+    rows = [nebula.strip().rsplit(" ", 2) for nebula in _NEBULAE.split(",")]
     return Dataset(
-        torch.tensor(distance, dtype=dtype, device=device),
-        torch.tensor(velocity, dtype=dtype, device=device),
+        torch.tensor([float(distance) for _, distance, _ in rows], dtype=dtype, device=device),
+        torch.tensor([float(velocity) for _, _, velocity in rows], dtype=dtype, device=device),
         name="hubble",
         x_label="distance (Mpc)",
         y_label="velocity (km/s)",
         source="E. Hubble, PNAS 15 (1929) 168, table 1",
-        names=names,
+        names=tuple(name for name, _, _ in rows),
     )
 
 
@@ -175,22 +172,29 @@ def load(
         >>> load(file, x="flour", y="bread").y
         tensor([1.6000, 3.1000], dtype=torch.float64)
     """
-    if not dtype.is_floating_point:
-        raise InputError(f"dtype {dtype} is not a floating-point type; give torch.float64 or torch.float32")
+    if dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        raise InputError(f"dtype {dtype} is no floating-point type to compute in; give torch.float64")
     if path is None:
         if x is None or y is None:
             raise InputError("no data: give a path, or both x and y as .npy files")
         inputs, targets = map_pairs(_paths(x), _paths(y), dtype, device)
-        first = inputs.files[0]
-        return Dataset(inputs, targets, name=first.path.stem, source=f"{first.path}, {targets.files[0].path}")
+        first = inputs.shards[0]
+        return Dataset(
+            inputs, targets, name=first.path.stem, source=f"{first.path}, {targets.shards[0].path}"
+        )
     x_name, y_name = ("x" if x is None else x), ("y" if y is None else y)
     if not (isinstance(x_name, str) and isinstance(y_name, str)):
         raise InputError(
             f"with the file {str(path)!r}, x and y are names of columns; leave out the file or give names"
         )
-    read = read_npz if Path(path).suffix.casefold() == ".npz" else read_csv
-    inputs, targets = (column.to(device) for column in read(Path(path), x_name, y_name, dtype))
-    return Dataset(inputs, targets, Path(path).stem, x_label=x_name, y_label=y_name, source=str(path))
+    suffix = Path(path).suffix.casefold()
+    if suffix == ".npy":
+        raise InputError(
+            f"{str(path)!r} holds one vector, x or y; give both as x=FILE.npy, y=FILE.npy (--x, --y)"
+        )
+    read = read_npz if suffix == ".npz" else read_csv
+    on_device = [column.to(device) for column in read(Path(path), x_name, y_name, dtype)]
+    return Dataset(on_device[0], on_device[1], Path(path).stem, x_name, y_name, str(path))
 
 
 def _paths(files: Source | Sequence[Source]) -> list[Path]:
