@@ -8,14 +8,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchgd.certificate import Certificate as Certificate
+    from torchgd.certificate import auto_lr as auto_lr
+    from torchgd.certificate import stability as stability
     from torchgd.data import Dataset as Dataset
     from torchgd.data import course as course
     from torchgd.data import hubble as hubble
     from torchgd.data import load as load
     from torchgd.errors import InputError as InputError
+    from torchgd.history import History as History
     from torchgd.model import LinearModel as LinearModel
+    from torchgd.optim import GradientDescent as GradientDescent
+    from torchgd.optim import MiniBatchGradientDescent as MiniBatchGradientDescent
+    from torchgd.optim import StochasticGradientDescent as StochasticGradientDescent
+    from torchgd.training import train as train
 
 _MODULE_OF = {
+    "Certificate": "certificate",
+    "auto_lr": "certificate",
+    "stability": "certificate",
+    "GradientDescent": "optim",
+    "History": "history",
+    "MiniBatchGradientDescent": "optim",
+    "StochasticGradientDescent": "optim",
+    "train": "training",
     "Dataset": "data",
     "InputError": "errors",
     "LinearModel": "model",

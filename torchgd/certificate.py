@@ -1,0 +1,278 @@
+"""Will it converge? What can be said of a run of y = w·x before its first step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchgd.batches import ORDERS, Batches
+from torchgd.epochs import FixedOrder, Intervals, ShuffledSamples, Updates
+from torchgd.errors import InputError
+from torchgd.gradient import cost
+from torchgd.random_epochs import RandomEpoch, Replacement, ShuffledBatches
+
+METHODS = ("gd", "sgd", "minibatch")
+LOSSES = ("mean", "sum", "half")
+NO_NOISE = 1e-9  # relative to w*: below it the samples lie on one line
+FORGOTTEN = 1e-6  # what auto_lr leaves of the starting error
+
+Epoch = FixedOrder | RandomEpoch
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What one epoch at this learning rate does, and what every other learning rate would do.
+
+    In a fixed order an epoch multiplies the distance to the fixed point by ``factor``; per sample it is the same
+    in every order. With a random scale (replacement, shuffled mini-batches) ``factor`` is its root mean square,
+    and ``intervals`` are those of the mean square.
+
+    Attributes:
+        method, order, loss, batch_size, n: what was asked; batch_size in samples.
+        lr: the learning rate, in units of 1/x².
+        limit: the right end of the first interval: every lr below it converges.
+        intervals: all the lr that converge, as open intervals (low, high).
+        almost_sure: where E log|scale| < 0, for a random scale; else None.
+        best_lr, best_factor: the smallest lr with the least |factor|. In a fixed order the factor is 0
+            there: one epoch forgets the start.
+        factor: the epoch's factor at lr.
+        mean_factor: the mean of the scale: what an epoch does to the mean error; in a fixed order the factor.
+        converges: whether |factor| < 1.
+        epochs: until |factor|^epochs ≤ tolerance; None if never.
+        tolerance: the part of the starting distance that may be left.
+        fixed_point: where the weight settles, a mean where the order is random.
+        spread: the standard deviation of the settled weight at the ends of epochs; 0 in a fixed order.
+        least_squares: w* = Σxy / Σx².
+        bias: |fixed_point − least_squares|.
+        basis: "exact", or how much of it is a simulation.
+    """
+
+    method: str
+    order: str
+    loss: str
+    batch_size: int
+    n: int
+    lr: float
+    limit: float
+    intervals: Intervals
+    almost_sure: Intervals | None
+    best_lr: float
+    best_factor: float
+    factor: float
+    mean_factor: float
+    converges: bool
+    epochs: int | None
+    tolerance: float
+    fixed_point: float
+    spread: float
+    least_squares: float
+    bias: float
+    basis: str
+
+    def weight_after(self, epochs: int, w0: float) -> float:
+        """The weight (its mean, where the order is random) after so many epochs from w0.
+
+        w_k = fixed_point + mean_factor^k (w0 − fixed_point)
+        """
+        return self.fixed_point + self.mean_factor**epochs * (w0 - self.fixed_point)
+
+    @property
+    def verdict(self) -> str:
+        """The answer in one sentence."""
+        inside = next((interval for interval in self.intervals if interval[0] < self.lr < interval[1]), None)
+        if inside and inside[0] > 0:
+            where = (
+                f"lr {self.lr:.6g} is beyond the limit {self.limit:.6g}, but on the island {_between(inside)}"
+            )
+        else:
+            where = f"lr {self.lr:.6g} is {_times(self.lr / self.limit)} the limit {self.limit:.6g}"
+        size = " in the mean square" if self.almost_sure else ""
+        if not self.converges:
+            text = f"It diverges{size}: an epoch multiplies the error by {self.factor:.6g}; {where}"
+            text += f"; use lr {self.best_lr:.6g}"
+            if self.almost_sure and any(low < self.lr < high for low, high in self.almost_sure):
+                text += "; almost every run shrinks all the same, between rare excursions without bound"
+            return text + "."
+        epochs = f"{self.epochs} epoch" + "s" * (self.epochs != 1)
+        text = f"It converges{size} in {epochs} to {self.tolerance:g} of the starting error: {where}"
+        if self.bias > NO_NOISE * abs(self.least_squares):
+            text += f"; it settles at {self.fixed_point:.6g}, {self.bias:.3g} from"
+            text += f" least squares {self.least_squares:.6g}"
+        if self.spread > NO_NOISE * abs(self.least_squares):
+            text += f"; it goes on to vary by ±{self.spread:.3g}"
+        return text + "."
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and the verdict, for JSON."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def stability(
+    x: Tensor,
+    y: Tensor,
+    lr: float | None = None,
+    *,
+    method: str = "gd",
+    batch_size: int | None = None,
+    order: str = "sequential",
+    loss: str = "mean",
+    tolerance: float = 1e-6,
+    seed: int = 0,
+) -> Certificate:
+    """Certify a run of y = w·x before its first step.
+
+        epoch: e ← Π_B (1 − lr h_B) · e + shift,    h_B = 2 mean x² over the batch B,    converges if |Π| < 1
+
+    Args:
+        x, y: the samples, shape (n,) each.
+        lr: the learning rate, in units of 1/x²; the best one if not given.
+        method: "gd" (all samples an update), "sgd" (one) or "minibatch".
+        batch_size: samples in a mini-batch, for "minibatch" only.
+        order: "sequential", "shuffled" or "replacement"; "gd" has no order.
+        loss: what is descended: the "mean" of the squares, "half" of it, or their "sum" over the batch.
+        tolerance: the part of the starting distance that may be left, for ``epochs``.
+        seed: of the simulation, where there is no formula (see ``Certificate.basis``).
+
+    Raises:
+        InputError: x or y has a wrong shape or a value that is not finite, x is 0 everywhere, an argument
+            is out of its range.
+
+    Example:
+        >>> from torchgd import course, stability
+        >>> stability(*course(), lr=0.25).converges, stability(*course()).limit
+        (False, 0.21428571428571427)
+    """
+    if lr is not None and not (math.isfinite(lr) and lr > 0):
+        raise InputError(f"lr is {lr!r}; give a finite number above 0")
+    if not 0 < tolerance < 1:
+        raise InputError(f"tolerance is {tolerance!r}; give a number between 0 and 1, e.g. 1e-6")
+    updates, w_star = _updates(x, y, method, batch_size, order, loss)
+    epoch = _epoch(updates, order if method != "gd" else "sequential", seed)
+    intervals = epoch.intervals()
+    chosen = epoch.best_lr if lr is None else lr
+    log_factor = epoch.log_factor(chosen)
+    place, spread = epoch.place(chosen)
+    return Certificate(
+        method=method,
+        order=order,
+        loss=loss,
+        batch_size=updates.batch_size,
+        n=len(x),
+        lr=chosen,
+        limit=intervals[0][1],
+        intervals=intervals,
+        almost_sure=epoch.almost_sure,
+        best_lr=epoch.best_lr,
+        best_factor=0.0 if isinstance(epoch, FixedOrder) else epoch.factor(epoch.best_lr),
+        factor=epoch.factor(chosen),
+        mean_factor=epoch.mean_factor(chosen),
+        converges=log_factor < 0,
+        epochs=_epochs_to(tolerance, log_factor),
+        tolerance=tolerance,
+        fixed_point=w_star + place,
+        spread=spread,
+        least_squares=w_star,
+        bias=abs(place),
+        basis=epoch.basis,
+    )
+
+
+def auto_lr(
+    x: Tensor,
+    y: Tensor,
+    *,
+    method: str = "gd",
+    batch_size: int | None = None,
+    order: str = "sequential",
+    loss: str = "mean",
+    epochs: int = 100,
+    seed: int = 0,
+) -> tuple[float, str]:
+    """Choose a learning rate for so many epochs, and say why.
+
+    Full batch: 1/(2 mean x²), which lands on least squares in one step. Otherwise the smallest lr that leaves
+    10⁻⁶ of the starting error, because a smaller lr settles nearer to least squares; at most the best lr,
+    up to which a larger lr only forgets faster. Arguments and errors as for :func:`stability`.
+
+    Example:
+        >>> from torchgd import auto_lr, course
+        >>> auto_lr(*course(), method="gd")
+        (0.10714285714285714, 'lr 0.107143 = 1/(2 mean x²): full batch lands on least squares in one step')
+    """
+    if epochs < 1:
+        raise InputError(f"epochs is {epochs}; give a whole number, 1 or more")
+    updates, _ = _updates(x, y, method, batch_size, order, loss)
+    epoch = _epoch(updates, order if method != "gd" else "sequential", seed)
+    best = epoch.best_lr
+    if method == "gd":
+        formula = {"mean": "1/(2 mean x²)", "half": "1/mean x²", "sum": "1/(2 Σx²)"}[loss]
+        return best, f"lr {best:.6g} = {formula}: full batch lands on least squares in one step"
+    if epochs * epoch.log_factor(best) > math.log(FORGOTTEN):
+        return (
+            best,
+            f"lr {best:.6g} forgets the start fastest, and {epochs} epochs leave more than 1e-06 of it",
+        )
+    low, high = 0.0, best
+    for _ in range(60):
+        middle = (low + high) / 2
+        enough = epochs * epoch.log_factor(middle) <= math.log(FORGOTTEN)
+        low, high = (low, middle) if enough else (middle, high)
+    return high, (
+        f"lr {high:.6g} is the smallest that leaves 1e-06 of the starting error after {epochs} epochs: "
+        "a smaller lr settles nearer to least squares"
+    )
+
+
+def _updates(
+    x: Tensor, y: Tensor, method: str, batch_size: int | None, order: str, loss: str
+) -> tuple[Updates, float]:
+    """The samples by what they do to the error, and the least-squares weight."""
+    for name, value, allowed in (
+        ("method", method, METHODS),
+        ("order", order, ORDERS),
+        ("loss", loss, LOSSES),
+    ):
+        if value not in allowed:
+            raise InputError(f"{name} is {value!r}; give one of {', '.join(allowed)}")
+    if (batch_size is not None) != (method == "minibatch"):
+        mend = "give batch_size" if batch_size is None else "leave batch_size out, or take method 'minibatch'"
+        raise InputError(f"method is {method!r} and batch_size is {batch_size}; {mend}")
+    cost(0.0, x, y)  # refuses shapes that do not fit
+    x, y = (values.detach().to("cpu", torch.float64) for values in (x, y))
+    for name, values in (("x", x), ("y", y)):
+        if not torch.isfinite(values).all():
+            at = int((~torch.isfinite(values)).nonzero()[0])
+            raise InputError(f"{name}[{at}] is {values[at].item()}; mend or leave out that sample")
+    if not x.any():
+        raise InputError("x is 0 everywhere; no weight can be learnt from it, give samples with x ≠ 0")
+    n = len(x)
+    size = Batches(n, {"gd": n, "sgd": 1}.get(method, batch_size or 0)).batch_size
+    w_star = (torch.dot(x, y) / torch.dot(x, x)).item()
+    return Updates(x * x, x * (y - w_star * x), size, loss), w_star
+
+
+def _epoch(updates: Updates, order: str, seed: int) -> Epoch:
+    """The kind of epoch: in fixed batches, per sample in random order, or in random batches."""
+    size, n = updates.batch_size, len(updates.squares)
+    if order == "replacement":
+        return Replacement(updates, seed)
+    if order == "sequential" or size == n:
+        return FixedOrder(updates)
+    return ShuffledSamples(updates, seed) if size == 1 else ShuffledBatches(updates, seed)
+
+
+def _epochs_to(tolerance: float, log_factor: float) -> int | None:
+    """The fewest epochs with factor^epochs ≤ tolerance."""
+    return max(1, math.ceil(math.log(tolerance) / log_factor)) if log_factor < 0 else None
+
+
+def _between(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.6g} … {interval[1]:.6g}"
+
+
+def _times(ratio: float) -> str:
+    return f"{100 * ratio:.3g} % of" if ratio < 1 else f"{ratio:.6g} times"

@@ -1,0 +1,145 @@
+"""What an epoch of updates does to the error of the weight, for each way to choose the samples.
+
+An update on a batch B of b samples changes the error e = w − w* (w* = Σxy/Σx², least squares) by
+
+    e ← (1 − lr h_B) e + lr r_B,    h_B = s mean x²,    r_B = s mean x (y − w* x)    (means over B),
+
+with s = 2 for the mean loss, 1 for half of it, 2b for the sum. So the epoch is e ← scale · e + shift: the
+same in every epoch if the order is fixed, else a random pair of numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from numpy.polynomial.legendre import leggauss
+from torch import Tensor
+
+from torchgd.intervals import converging_intervals
+
+Intervals = tuple[tuple[float, float], ...]
+FEW = 200  # samples; with more the formula for a shuffled epoch, of n³/4 terms, gives way to a simulation
+
+
+def compose(scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Join the maps e → scale·e + shift along the last axis, the first map first, pair by pair."""
+    while scale.shape[-1] > 1:
+        if scale.shape[-1] % 2:
+            scale, shift = (
+                torch.nn.functional.pad(scale, (0, 1), value=1.0),
+                torch.nn.functional.pad(shift, (0, 1)),
+            )
+        later = scale[..., 1::2]
+        scale, shift = scale[..., 0::2] * later, shift[..., 0::2] * later + shift[..., 1::2]
+    return scale[..., 0], shift[..., 0]
+
+
+@dataclass(frozen=True)
+class Updates:
+    """The samples, by what they do to the error: a = x² and r = x (y − w* x), shape (n,) each."""
+
+    squares: Tensor
+    residuals: Tensor
+    batch_size: int
+    loss: str
+
+    def strength(self, size: int) -> float:
+        """The s of the loss for a batch of so many samples."""
+        return {"mean": 2.0, "half": 1.0, "sum": 2.0 * size}[self.loss]
+
+    def batches(self, indices: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """h and r of each batch of the samples in this order: shape (…, n) → (…, number of batches)."""
+        n, size = len(self.squares), self.batch_size
+        whole = n - n % size
+        parts = []
+        for samples in (self.squares, self.residuals):
+            taken = samples if indices is None else samples[indices]
+            means = taken[..., :whole].unflatten(-1, (-1, size)).mean(-1) * self.strength(size)
+            if n % size:
+                rest = taken[..., whole:].mean(-1, keepdim=True) * self.strength(n % size)
+                means = torch.cat([means, rest], -1)
+            parts.append(means)
+        return parts[0], parts[1]
+
+
+class FixedOrder:
+    """The same batches in every epoch: one affine map."""
+
+    basis = "exact"
+    almost_sure: Intervals | None = None
+
+    def __init__(self, updates: Updates) -> None:
+        self.updates = updates
+        self.h, self.r = updates.batches()
+        self.best_lr = (
+            1 / self.h.max().item()
+        )  # the smallest lr at which one factor is 0 (and the others ≥ 0)
+
+    def intervals(self) -> Intervals:
+        return converging_intervals(self.h.numpy())
+
+    def log_factor(self, lr: float) -> float:
+        """log|scale|."""
+        return torch.log(torch.abs(1 - lr * self.h)).sum().item()
+
+    def factor(self, lr: float) -> float:
+        odd = int((lr * self.h > 1).sum()) % 2
+        size = math.exp(min(self.log_factor(lr), 700.0))
+        return -size if odd else size
+
+    def mean_factor(self, lr: float) -> float:
+        """E scale."""
+        return self.factor(lr)
+
+    def place(self, lr: float) -> tuple[float, float]:
+        """Where the error settles, shift / (1 − scale), and its standard deviation there."""
+        # 1 − scale joins as 1 − (1 − p)(1 − q) = p + (1 − p) q: without the cancellation for a small lr.
+        _, lost = compose(1 - lr * self.h, lr * self.h)
+        _, shift = compose(1 - lr * self.h, lr * self.r)
+        return (shift / lost).item(), 0.0
+
+
+class ShuffledSamples(FixedOrder):
+    """Each sample once an epoch, in a fresh order: the scale stays the same, the shift is random."""
+
+    def __init__(self, updates: Updates, seed: int) -> None:
+        super().__init__(updates)
+        self.seed = seed
+        count = len(self.h)
+        self.shuffles = min(400, max(2, 4_000_000 // count))
+        self.basis = "exact" if count <= FEW else f"simulated, {self.shuffles} shuffles, seed {seed}"
+
+    def place(self, lr: float) -> tuple[float, float]:
+        _, lost = compose(1 - lr * self.h, lr * self.h)
+        if len(self.h) <= FEW:
+            mean, square = self._moments(lr)
+            variance = square - mean * mean
+        else:
+            generator = torch.Generator().manual_seed(self.seed)
+            orders = (torch.randperm(len(self.h), generator=generator) for _ in range(self.shuffles))
+            shifts = torch.stack([compose(1 - lr * self.h[i], lr * self.r[i])[1] for i in orders])
+            mean, variance = shifts.mean().item(), shifts.var().item()
+        gone = lost.item()
+        return mean / gone, math.sqrt(max(variance, 0.0) / (gone * (2 - gone)))
+
+    def _moments(self, lr: float) -> tuple[float, float]:
+        """Mean and mean square of the shift over all n! orders.
+
+        Give every sample its own uniform time: the orders are then equally likely, and with the times of one
+        sample (or two) held fixed the others come after it (between them) independently. What is left is the
+        integral of a polynomial over these times, which Gauss-Legendre quadrature gives exactly.
+        """
+        p, r = lr * self.h, lr * self.r
+        nodes, weights = leggauss(len(p) // 2 + 2)
+        t, weight = torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
+        after = 1 - t[:, None] * p  # the mean factor of another sample: after with probability t
+        squared = 1 - t[:, None] * p * (2 - p)
+        mean = weight @ (after.prod(1) * (r / after).sum(1))
+        square = weight @ (squared.prod(1) * (r * r / squared).sum(1))
+        for time, share in zip(t, weight, strict=True):  # the later one of two has t = time·t after it
+            both = 1 - time * p * (1 + t[:, None] * (1 - p))
+            pairs = (r / both).sum(1) * (r * (1 - p) / both).sum(1) - (r * r * (1 - p) / both**2).sum(1)
+            square = square + 2 * share * time * (weight @ (both.prod(1) * pairs))
+        return mean.item(), square.item()
