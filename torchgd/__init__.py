@@ -8,9 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchgd.affine import epoch_map as epoch_map
     from torchgd.certificate import Certificate as Certificate
     from torchgd.certificate import auto_lr as auto_lr
     from torchgd.certificate import stability as stability
+    from torchgd.composition import EpochMap as EpochMap
     from torchgd.data import Dataset as Dataset
     from torchgd.data import course as course
     from torchgd.data import hubble as hubble
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from torchgd.training import train as train
 
 _MODULE_OF = {
+    "EpochMap": "composition",
+    "epoch_map": "affine",
     "Certificate": "certificate",
     "auto_lr": "certificate",
     "stability": "certificate",
