@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torchgd.data import course as course
     from torchgd.data import hubble as hubble
     from torchgd.data import load as load
+    from torchgd.divergence import explain_divergence as explain_divergence
     from torchgd.errors import InputError as InputError
     from torchgd.history import History as History
     from torchgd.model import LinearModel as LinearModel
@@ -30,6 +31,7 @@ _MODULE_OF = {
     "epoch_map": "affine",
     "Certificate": "certificate",
     "auto_lr": "certificate",
+    "explain_divergence": "divergence",
     "stability": "certificate",
     "GradientDescent": "optim",
     "History": "history",

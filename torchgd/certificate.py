@@ -27,9 +27,9 @@ Epoch = FixedOrder | RandomEpoch
 class Certificate:
     """What one epoch at this learning rate does, and what every other learning rate would do.
 
-    In a fixed order an epoch multiplies the distance to the fixed point by ``factor``; per sample it is the same
-    in every order. With a random scale (replacement, shuffled mini-batches) ``factor`` is its root mean square,
-    and ``intervals`` are those of the mean square.
+    In a fixed order an epoch multiplies the distance to the fixed point by ``factor``; per sample it is the
+    same in every order. With a random scale (replacement, shuffled mini-batches) ``factor`` is its root mean
+    square, and ``intervals`` are those of the mean square.
 
     Attributes:
         method, order, loss, batch_size, n: what was asked; batch_size in samples.
@@ -150,7 +150,7 @@ def stability(
         raise InputError(f"lr is {lr!r}; give a finite number above 0")
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance is {tolerance!r}; give a number between 0 and 1, e.g. 1e-6")
-    updates, w_star = _updates(x, y, method, batch_size, order, loss)
+    updates = _updates(x, y, method, batch_size, order, loss)
     epoch = _epoch(updates, order if method != "gd" else "sequential", seed)
     intervals = epoch.intervals()
     chosen = epoch.best_lr if lr is None else lr
@@ -173,9 +173,9 @@ def stability(
         converges=log_factor < 0,
         epochs=_epochs_to(tolerance, log_factor),
         tolerance=tolerance,
-        fixed_point=w_star + place,
+        fixed_point=updates.least_squares + place,
         spread=spread,
-        least_squares=w_star,
+        least_squares=updates.least_squares,
         bias=abs(place),
         basis=epoch.basis,
     )
@@ -205,7 +205,7 @@ def auto_lr(
     """
     if epochs < 1:
         raise InputError(f"epochs is {epochs}; give a whole number, 1 or more")
-    updates, _ = _updates(x, y, method, batch_size, order, loss)
+    updates = _updates(x, y, method, batch_size, order, loss)
     epoch = _epoch(updates, order if method != "gd" else "sequential", seed)
     best = epoch.best_lr
     if method == "gd":
@@ -227,10 +227,8 @@ def auto_lr(
     )
 
 
-def _updates(
-    x: Tensor, y: Tensor, method: str, batch_size: int | None, order: str, loss: str
-) -> tuple[Updates, float]:
-    """The samples by what they do to the error, and the least-squares weight."""
+def _updates(x: Tensor, y: Tensor, method: str, batch_size: int | None, order: str, loss: str) -> Updates:
+    """The samples by what they do to the error, if all that was asked is in order."""
     for name, value, allowed in (
         ("method", method, METHODS),
         ("order", order, ORDERS),
@@ -242,17 +240,14 @@ def _updates(
         mend = "give batch_size" if batch_size is None else "leave batch_size out, or take method 'minibatch'"
         raise InputError(f"method is {method!r} and batch_size is {batch_size}; {mend}")
     cost(0.0, x, y)  # refuses shapes that do not fit
-    x, y = (values.detach().to("cpu", torch.float64) for values in (x, y))
     for name, values in (("x", x), ("y", y)):
         if not torch.isfinite(values).all():
             at = int((~torch.isfinite(values)).nonzero()[0])
             raise InputError(f"{name}[{at}] is {values[at].item()}; mend or leave out that sample")
     if not x.any():
         raise InputError("x is 0 everywhere; no weight can be learnt from it, give samples with x ≠ 0")
-    n = len(x)
-    size = Batches(n, {"gd": n, "sgd": 1}.get(method, batch_size or 0)).batch_size
-    w_star = (torch.dot(x, y) / torch.dot(x, x)).item()
-    return Updates(x * x, x * (y - w_star * x), size, loss), w_star
+    size = Batches(len(x), {"gd": len(x), "sgd": 1}.get(method, batch_size or 0)).batch_size
+    return Updates.of(x, y, size, loss)
 
 
 def _epoch(updates: Updates, order: str, seed: int) -> Epoch:

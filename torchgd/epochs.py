@@ -38,12 +38,20 @@ def compose(scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Updates:
-    """The samples, by what they do to the error: a = x² and r = x (y − w* x), shape (n,) each."""
+    """The samples, by what they do to the error: x² and x (y − w* x), shape (n,) each."""
 
     squares: Tensor
     residuals: Tensor
+    least_squares: float
     batch_size: int
     loss: str
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, batch_size: int, loss: str) -> Updates:
+        """The updates of these samples, in float64 on the CPU whatever their own type."""
+        x, y = (values.detach().to("cpu", torch.float64) for values in (x, y))
+        w_star = (torch.dot(x, y) / torch.dot(x, x)).item()
+        return cls(x * x, x * (y - w_star * x), w_star, batch_size, loss)
 
     def strength(self, size: int) -> float:
         """The s of the loss for a batch of so many samples."""

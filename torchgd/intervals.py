@@ -8,9 +8,9 @@ often each occurs. It converges where |P| < 1. With v = log lr and the zeros of 
 and k is concave on either side of its pole. So log|P| is concave between two neighbouring zeros and has at
 most two roots there; after the last zero it rises without end and has one. Every root has its own bracket.
 
-A million updates have a million gaps. They are searched as a tree: over a narrow stretch of v the zeros far away
-add up to a smooth function, which a polynomial of degree 20 gives to rounding (its Bernstein ellipse reaches to
-the nearest far zero, at 3 half-widths: 5.8⁻²¹ < 2⁻⁵³); a stretch that cannot change its side is left at once.
+A million updates have a million gaps. They are searched as a tree: over a narrow stretch of v the zeros far
+away add up to a smooth function, which a polynomial of degree 20 gives to rounding (its Bernstein ellipse
+reaches to the nearest far zero, at 3 half-widths: 5.8⁻²¹ < 2⁻⁵³); a stretch all on one side is left.
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ def converging_intervals(curvatures: Array, repeats: float = 1.0) -> tuple[tuple
         repeats: the epochs that the curvatures are taken from (it changes nothing but which slivers count).
 
     Example:
-        >>> converging_intervals(np.array([2.0, 8.0, 18.0]))  # the course, one sample at a time
-        ((0.0, 0.20401794...), (0.47653762..., 0.51901447...))
+        >>> for low, high in converging_intervals(np.array([2.0, 8.0, 18.0])):  # the course, per sample
+        ...     print(round(low, 8), round(high, 8))
+        0.0 0.20401794
+        0.47653762 0.51901447
     """
     distinct, counts = np.unique(curvatures[curvatures > 0], return_counts=True)
     if len(distinct) == 1:

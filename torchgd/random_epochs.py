@@ -1,8 +1,8 @@
 """Epochs whose batches are drawn anew: the error e ← scale · e + shift with a random scale.
 
-Such a run is judged by the mean square of its error, E e² ← E scale² · E e² + …: while E scale² < 1 the weight
-settles into a distribution with a finite mean and variance. Beyond that limit almost every run may still shrink
-(while E log|scale| < 0, the almost-sure limit), with rare excursions so large that the mean square grows.
+Such a run is judged by the mean square of its error, E e² ← E scale² · E e² + …: while E scale² < 1 the
+weight settles into a distribution with a finite mean and variance. Beyond that limit almost every run may
+still shrink (while E log|scale| < 0, the almost-sure limit), with excursions so large that the mean grows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RandomEpoch:
         return math.exp(min(self.log_factor(lr), 700.0))
 
     def _solve(self, unsafe: float) -> None:
-        """Find the limit, where E scale² first comes to 1 on (0, unsafe], and the best lr, its minimum below."""
+        """Find the limit, where E scale² first comes to 1 on (0, unsafe], and its minimum below that."""
         low, high = 0.0, unsafe
         for _ in range(ROUNDS):
             grid = torch.linspace(low, high, GRID, dtype=torch.float64).tolist()
@@ -68,7 +68,7 @@ class RandomEpoch:
 
 
 class Replacement(RandomEpoch):
-    """Every update draws its b samples independently: closed forms from the means of x², x⁴ and x² (y − w* x)².
+    """Every update draws its b samples independently: closed forms.
 
     E h = s m,  E h² = s² (m² + (mean x⁴ − m²)/b),  E r = 0,  E r² = s² mean x²(y − w* x)² / b,  m = mean x².
     """
@@ -133,7 +133,7 @@ class ShuffledBatches(RandomEpoch):
 
 
 def _orders(n: int, seed: int, *, replacement: bool) -> tuple[Tensor, str]:
-    """The samples of all possible epochs, or of as many as are simulated, shape (epochs, n); and which it is."""
+    """The samples of all possible epochs, or of some simulated ones, shape (epochs, n); and which it is."""
     if n <= ALL_ORDERS:
         every = itertools.product(range(n), repeat=n) if replacement else itertools.permutations(range(n))
         return torch.tensor(list(every)), "exact"
