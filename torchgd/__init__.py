@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from torchgd.certificate import Certificate as Certificate
     from torchgd.certificate import auto_lr as auto_lr
     from torchgd.certificate import stability as stability
+    from torchgd.compare import Comparison as Comparison
+    from torchgd.compare import compare_optimizers as compare_optimizers
     from torchgd.composition import EpochMap as EpochMap
+    from torchgd.contract import Finding as Finding
+    from torchgd.contract import check_optimizer as check_optimizer
     from torchgd.data import Dataset as Dataset
     from torchgd.data import course as course
     from torchgd.data import hubble as hubble
@@ -27,6 +31,10 @@ if TYPE_CHECKING:
     from torchgd.training import train as train
 
 _MODULE_OF = {
+    "Comparison": "compare",
+    "compare_optimizers": "compare",
+    "Finding": "contract",
+    "check_optimizer": "contract",
     "EpochMap": "composition",
     "epoch_map": "affine",
     "Certificate": "certificate",
