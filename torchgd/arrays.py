@@ -1,4 +1,4 @@
-"""The arrays of an .npz file, and the vectors of .npy files, mapped into memory and read in blocks.
+"""The arrays of an .npz file, and what makes any numpy array fit to be data.
 
 The header of an array says how large it is; that is checked against the file and the machine before any
 memory is taken. Nothing is ever unpickled.
@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import io
 import math
-import mmap
 import os
 import struct
 import warnings
 import zlib
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -47,7 +44,7 @@ _TORN = (BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueErro
 
 
 @dataclass(frozen=True)
-class _Header:
+class Header:
     """What the header of an array says: its type, its length n, and where its numbers begin and end."""
 
     dtype: np.dtype[np.generic]
@@ -56,7 +53,7 @@ class _Header:
     end: int
 
 
-def _header(file: IO[bytes], name: str, size: int) -> _Header:
+def read_header(file: IO[bytes], name: str, size: int) -> Header:
     """The header of an array in a file of that size, which must hold a vector of real numbers and no more."""
     head = io.BytesIO(file.read(_LONGEST_HEADER))
     try:
@@ -78,18 +75,18 @@ def _header(file: IO[bytes], name: str, size: int) -> _Header:
     end = head.tell() + shape[0] * dtype.itemsize
     if end != size:
         raise InputError(f"{name}: has {size} bytes, but its header speaks of {end}; copy or save it again")
-    return _Header(dtype, shape[0], head.tell(), end)
+    return Header(dtype, shape[0], head.tell(), end)
 
 
-def _tensor(numbers: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
+def as_tensor(numbers: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
     """The numbers as a tensor, which shares their memory where they are of that type."""
-    if numbers.dtype not in (np.float32, np.float64) or not numbers.flags.aligned:
-        with np.errstate(over="ignore"):  # a longdouble may not fit; _check_finite sees it
+    if numbers.dtype not in (np.float16, np.float32, np.float64) or not numbers.flags.aligned:
+        with np.errstate(over="ignore"):  # a longdouble may not fit; check_finite sees it
             numbers = numbers.astype(np.float64)
     return torch.from_numpy(numbers).to(dtype)
 
 
-def _check_finite(block: Tensor, numbers: NDArray[np.generic], name: str, begin: int) -> bool:
+def check_finite(block: Tensor, numbers: NDArray[np.generic], name: str, begin: int) -> bool:
     """Refuse NaN and infinities in a block that begins at that index; is any number other than 0?"""
     low, high = (bound.item() for bound in block.aminmax())  # one pass, and NaN if any is NaN
     if not -math.inf < low <= high < math.inf:
@@ -101,7 +98,7 @@ def _check_finite(block: Tensor, numbers: NDArray[np.generic], name: str, begin:
     return bool(low or high)
 
 
-def _check_memory(size: int, name: str, mend: str) -> None:
+def check_memory(size: int, name: str, mend: str) -> None:
     """Refuse to take more than half of the machine's memory, where the system says how much that is."""
     if hasattr(os, "sysconf") and size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2:
         raise InputError(f"{name}: takes {size / 2**30:.1f} GiB, over half of the memory; {mend}")
@@ -140,125 +137,14 @@ def _member(archive: ZipFile, path: Path, wanted: str, dtype: torch.dtype) -> Te
         raise InputError(f"{name}: is packed as numpy never packs; save it with numpy.savez")
     if info.file_size > max(_UNSUSPECTED, 100 * path.stat().st_size):
         raise InputError(f"{name}: unpacks to {info.file_size} bytes, over 100 times the file; {mend}")
-    _check_memory(info.file_size, name, mend)
+    check_memory(info.file_size, name, mend)
     with archive.open(info) as file:
-        header = _header(file, name, info.file_size)
+        header = read_header(file, name, info.file_size)
         file.seek(header.begin)
         whole = torch.empty(header.length, dtype=dtype)
         for begin, part in zip(range(0, header.length, BLOCK), whole.split(BLOCK), strict=True):
             packed = file.read(len(part) * header.dtype.itemsize)
             numbers = np.frombuffer(bytearray(packed), header.dtype, len(part))
-            part.copy_(_tensor(numbers, dtype))
-            _check_finite(part, numbers, name, begin)
+            part.copy_(as_tensor(numbers, dtype))
+            check_finite(part, numbers, name, begin)
     return whole
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """One .npy file, and the place of its first sample and of the first one after it in the whole vector."""
-
-    path: Path
-    header: _Header
-    first: int
-    after: int
-
-
-class MappedVector:
-    """A vector of shape (n,) in .npy files, one after the other: ``len(v)`` and ``v[start:stop]``.
-
-    One file at a time is mapped into memory. A slice within one file of the right type shares its pages:
-    read it, do not write into it, for nothing reaches the file. The files must not change meanwhile.
-
-    Args:
-        paths: the files, in order, all of one type.
-        dtype, device: what the slices are.
-    """
-
-    def __init__(self, paths: Sequence[Path], dtype: torch.dtype, device: torch.device | str | None) -> None:
-        self.dtype, self.device = dtype, device
-        self.shards: list[_Shard] = []
-        self._mapped: tuple[_Shard, mmap.mmap] | None = None
-        for path in paths:
-            with opened(path) as file:
-                header = _header(file, shown(path), os.fstat(file.fileno()).st_size)
-            self.shards.append(_Shard(path, header, len(self), len(self) + header.length))
-            head = self.shards[0]
-            if header.dtype != head.header.dtype:
-                other = f"{shown(head.path)} holds {head.header.dtype}"
-                raise InputError(f"{shown(path)}: holds {header.dtype}, but {other}; save all in one type")
-
-    def __len__(self) -> int:
-        return self.shards[-1].after if self.shards else 0
-
-    def __getitem__(self, samples: slice) -> Tensor:
-        """The samples from start to stop, shape (stop − start,)."""
-        start, stop, _ = samples.indices(len(self))
-        parts = list(self._parts(start, stop))
-        if len(parts) == 1:
-            return _tensor(self._numbers(*parts[0]), self.dtype).to(self.device)
-        _check_memory((stop - start) * self.dtype.itemsize, shown(parts[0][0].path), "read it in blocks")
-        whole = torch.empty(stop - start, dtype=self.dtype)
-        for shard, begin, end in parts:
-            whole[begin - start : end - start] = _tensor(self._numbers(shard, begin, end), self.dtype)
-        return whole.to(self.device)
-
-    def check_finite(self) -> bool:
-        """Read all of it once, in blocks; refuse NaN and infinities; is any number other than 0?"""
-        nonzero = False
-        for start in range(0, len(self), BLOCK):
-            for shard, begin, end in self._parts(start, min(start + BLOCK, len(self))):
-                numbers = self._numbers(shard, begin, end)
-                nonzero |= _check_finite(
-                    _tensor(numbers, self.dtype), numbers, shown(shard.path), begin - shard.first
-                )
-            self.release(start, start + BLOCK)
-        return nonzero
-
-    def release(self, start: int, stop: int) -> None:
-        """Let the system take back the memory of these samples; read again, they come from the file."""
-        if self._mapped is None or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        shard, pages = self._mapped
-        size = shard.header.dtype.itemsize
-        begin = shard.header.begin + max(0, start - shard.first) * size
-        end = min(shard.header.begin + (stop - shard.first) * size, shard.header.end)
-        begin -= begin % mmap.PAGESIZE
-        if begin < end:
-            pages.madvise(mmap.MADV_DONTNEED, begin, end - begin)
-
-    def _parts(self, start: int, stop: int) -> Iterator[tuple[_Shard, int, int]]:
-        """The samples from start to stop, shard by shard."""
-        while start < stop:
-            shard = self.shards[bisect_right(self.shards, start, key=lambda shard: shard.first) - 1]
-            yield shard, start, min(stop, shard.after)
-            start = shard.after
-
-    def _numbers(self, shard: _Shard, start: int, stop: int) -> NDArray[np.generic]:
-        """The numbers of one shard, in its pages; those of the shard before go when no slice shares them."""
-        header = shard.header
-        if self._mapped is None or self._mapped[0] is not shard:
-            with opened(shard.path) as file:
-                if os.fstat(file.fileno()).st_size != header.end:
-                    raise InputError(f"{shown(shard.path)}: has changed since it was first read; start again")
-                # copy on write: a tensor wants memory that can be written, and the file must not change
-                self._mapped = shard, mmap.mmap(file.fileno(), header.end, access=mmap.ACCESS_COPY)
-        offset = header.begin + (start - shard.first) * header.dtype.itemsize
-        return np.frombuffer(self._mapped[1], header.dtype, stop - start, offset)
-
-
-def map_pairs(
-    x_paths: Sequence[Path], y_paths: Sequence[Path], dtype: torch.dtype, device: torch.device | str | None
-) -> tuple[MappedVector, MappedVector]:
-    """x and y in .npy files, one file each or as many shards, every number checked once."""
-    if len(x_paths) != len(y_paths) or not x_paths:
-        raise InputError(
-            f"x is in {len(x_paths)} files, y in {len(y_paths)}; give one y file for each x file"
-        )
-    x, y = MappedVector(x_paths, dtype, device), MappedVector(y_paths, dtype, device)
-    for a, b in zip(x.shards, y.shards, strict=True):
-        if a.header.length != b.header.length:
-            lengths = f"has {a.header.length} samples, {shown(b.path)} {b.header.length}"
-            raise InputError(f"{shown(a.path)}: {lengths}; give one y for each x")
-    nothing_to_learn(x.check_finite(), shown(x_paths[0]))
-    y.check_finite()
-    return x, y

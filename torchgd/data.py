@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from torchgd.arrays import BLOCK, MappedVector, map_pairs, read_npz
+from torchgd.arrays import BLOCK, read_npz
 from torchgd.errors import InputError
 from torchgd.files import read_csv
+from torchgd.mapped import MappedVector, map_pairs
 
 Source = str | PathLike[str]
 
@@ -112,9 +113,10 @@ def course(*, dtype: torch.dtype = torch.float64, device: torch.device | str | N
 
 _NEBULAE = """
 S. Mag. 0.032 170, L. Mag. 0.034 290, NGC 6822 0.214 -130, NGC 598 0.263 -70, NGC 221 0.275 -185,
-NGC 224 0.275 -220, NGC 5457 0.45 200, NGC 4736 0.5 290, NGC 5194 0.5 270, NGC 4449 0.63 200, NGC 4214 0.8 300, NGC 3031 0.9 -30,
-NGC 3627 0.9 650, NGC 4826 0.9 150, NGC 5236 0.9 500, NGC 1068 1.0 920, NGC 5055 1.1 450, NGC 7331 1.1 500,
-NGC 4258 1.4 500, NGC 4151 1.7 960, NGC 4382 2.0 500, NGC 4472 2.0 850, NGC 4486 2.0 800, NGC 4649 2.0 1090
+NGC 224 0.275 -220, NGC 5457 0.45 200, NGC 4736 0.5 290, NGC 5194 0.5 270, NGC 4449 0.63 200,
+NGC 4214 0.8 300, NGC 3031 0.9 -30, NGC 3627 0.9 650, NGC 4826 0.9 150, NGC 5236 0.9 500, NGC 1068 1.0 920,
+NGC 5055 1.1 450, NGC 7331 1.1 500, NGC 4258 1.4 500, NGC 4151 1.7 960, NGC 4382 2.0 500, NGC 4472 2.0 850,
+NGC 4486 2.0 800, NGC 4649 2.0 1090
 """  # name, distance in Mpc, radial velocity in km/s
 
 
@@ -178,20 +180,14 @@ def load(
         if x is None or y is None:
             raise InputError("no data: give a path, or both x and y as .npy files")
         inputs, targets = map_pairs(_paths(x), _paths(y), dtype, device)
-        first = inputs.shards[0]
-        return Dataset(
-            inputs, targets, name=first.path.stem, source=f"{first.path}, {targets.shards[0].path}"
-        )
+        first = inputs.shards[0].path
+        return Dataset(inputs, targets, first.stem, source=f"{first}, {targets.shards[0].path}")
     x_name, y_name = ("x" if x is None else x), ("y" if y is None else y)
     if not (isinstance(x_name, str) and isinstance(y_name, str)):
-        raise InputError(
-            f"with the file {str(path)!r}, x and y are names of columns; leave out the file or give names"
-        )
+        raise InputError(f"{str(path)!r} is the file, so x and y are names of its columns; give strings")
     suffix = Path(path).suffix.casefold()
     if suffix == ".npy":
-        raise InputError(
-            f"{str(path)!r} holds one vector, x or y; give both as x=FILE.npy, y=FILE.npy (--x, --y)"
-        )
+        raise InputError(f"{str(path)!r} holds one vector; give x and y each as an .npy file (--x, --y)")
     read = read_npz if suffix == ".npz" else read_csv
     on_device = [column.to(device) for column in read(Path(path), x_name, y_name, dtype)]
     return Dataset(on_device[0], on_device[1], Path(path).stem, x_name, y_name, str(path))
@@ -221,9 +217,7 @@ def open_data(
             if value is None:
                 raise InputError(f"{option} is missing; give both --x and --y as .npy files")
             if not value.casefold().endswith(".npy"):
-                raise InputError(
-                    f"{option} {value!r} is not an .npy file; for a column, name its file: FILE {option} ..."
-                )
+                raise InputError(f"{option} {value!r} is not an .npy file; for a column, name its file first")
         return load(x=_shards(x or ""), y=_shards(y or ""), dtype=dtype, device=device)
     if word == "hubble":
         if x is not None or y is not None:
@@ -234,12 +228,11 @@ def open_data(
 
 def _shards(word: str) -> list[Path]:
     """The files of a list, ``a.npy,b.npy``, or of a pattern, ``a*.npy``, by number: a2 before a10."""
-    path = Path(word)
-    if path.exists():
-        return [path]
-    if "*" in path.name:
-        return sorted(path.parent.glob(re.sub(r"\*+", "*", path.name)), key=_by_number) or [path]
-    return [Path(file) for file in word.split(",")]
+    found: list[Path] = []
+    for path in map(Path, word.split(",")):
+        pattern = re.sub(r"\*+", "*", path.name)
+        found += (sorted(path.parent.glob(pattern), key=_by_number) if "*" in pattern else []) or [path]
+    return found
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:

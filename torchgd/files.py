@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
+import itertools
 import math
 import re
 import reprlib
@@ -23,7 +25,9 @@ from torch import Tensor
 
 from torchgd.errors import InputError
 
-_LONGEST_LINE = 1 << 24  # bytes: a million columns fit, and a file without line ends cannot fill the memory
+_LONGEST_LINE = (
+    1 << 24
+)  # characters: a million columns fit, and a file without line ends cannot fill the memory
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -55,9 +59,7 @@ def shown(path: Path) -> str:
 def missing(wanted: str, kind: str, names: Sequence[str]) -> str:
     """``no column 'Y'; there are 'x', 'y'; did you mean 'y'?``"""
     some = ", ".join(reprlib.repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
-    short = {
-        name.casefold(): name for name in names[:1000] if len(name) < 100
-    }  # long ones would take for ever
+    short = {name.casefold(): name for name in names[:1000] if len(name) < 100}  # difflib is slow
     near = difflib.get_close_matches(wanted.casefold(), short, n=1)
     hint = f"did you mean {short[near[0]]!r}?" if near else f"choose the {kind}s by name with x and y"
     return f"no {kind} {reprlib.repr(wanted)}; there is {some or 'none'}; {hint}"
@@ -66,9 +68,7 @@ def missing(wanted: str, kind: str, names: Sequence[str]) -> str:
 def nothing_to_learn(x_has_nonzero: bool, name: str) -> None:
     """Refuse data whose x is 0 throughout: then w·x is 0 for every w, and no gradient moves w."""
     if not x_has_nonzero:
-        raise InputError(
-            f"{name}: x is 0 in every sample, so there is nothing to learn; give an x other than 0"
-        )
+        raise InputError(f"{name}: x is 0 in every sample, so there is nothing to learn; give other data")
 
 
 def read_csv(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -110,18 +110,19 @@ def read_csv(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[
 
 
 def _lines(file: IO[bytes], name: str) -> Iterator[str]:
-    """The lines of a file in UTF-8, with or without a byte order mark; other bytes pass where nobody reads them."""
-    if file.read(3) != b"\xef\xbb\xbf":
-        file.seek(0)
-    number = 0
-    while line := file.readline(_LONGEST_LINE):
-        number += 1
-        if len(line) == _LONGEST_LINE:
-            raise InputError(f"{name}, line {number}: is over {_LONGEST_LINE} bytes long; give a CSV file")
-        text = line.decode("utf-8", "surrogateescape")
-        if number == 1 and re.search("[\0\udc80-\udcff]", text):
-            raise InputError(f"{name}, line 1: is not text in UTF-8; save the data as CSV in UTF-8")
-        yield text
+    """The lines of a file in UTF-8, with or without a byte order mark; other bytes pass in unused cells."""
+    with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
+        for number in itertools.count(1):
+            line = text.readline(_LONGEST_LINE)
+            if len(line) == _LONGEST_LINE:
+                raise InputError(
+                    f"{name}, line {number}: is over {_LONGEST_LINE} characters long; give a CSV file"
+                )
+            if number == 1 and re.search("[\0\udc80-\udcff]", line):
+                raise InputError(f"{name}, line 1: is not text in UTF-8; save the data as CSV in UTF-8")
+            if not line:
+                return
+            yield line
 
 
 def _index(header: list[str], wanted: str, place: str) -> int:

@@ -1,0 +1,196 @@
+"""Vectors in .npy files: mapped, in shards, in blocks, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from torchgd.arrays import BLOCK
+from torchgd.data import Dataset, course, load, open_data
+from torchgd.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test works in a folder of its own, so that messages show the names as they were given."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def save_pair(n: int, dtype: str = "f8", shards: int = 1) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Write x = 1 … n and y = 2x as x0.npy, y0.npy and so on; returns them whole."""
+    x = np.arange(1, n + 1).astype(dtype)
+    for shard, part in enumerate(np.array_split(x, shards)):
+        np.save(f"x{shard}.npy", part)
+        np.save(f"y{shard}.npy", 2 * part)
+    return x, 2 * x
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", ">f8", "i4", "f2"])
+@pytest.mark.parametrize("wanted", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_npy_vectors(dtype: str, wanted: torch.dtype, shards: int) -> None:
+    x, y = save_pair(1000, dtype, shards)
+    xs, ys = [f"x{i}.npy" for i in range(shards)], [f"y{i}.npy" for i in range(shards)]
+    data = load(x=xs, y=ys, dtype=wanted)
+    assert len(data) == 1000
+    assert data.x.dtype == data.y.dtype == wanted
+    assert data.x.tolist() == x.tolist()
+    assert data.y.tolist() == y.tolist()
+    assert data.name == "x0"
+
+
+@pytest.mark.parametrize("shards", [1, 3, 7])
+@pytest.mark.parametrize(
+    ("size", "start", "stop"), [(1, 0, None), (10, 0, 100), (33, 5, 71), (64, 99, 200), (500, 3, 3)]
+)
+def test_blocks_are_the_slices_of_the_whole(shards: int, size: int, start: int, stop: int | None) -> None:
+    x, y = save_pair(100, shards=shards)
+    stored = load(x=[f"x{i}.npy" for i in range(shards)], y=[f"y{i}.npy" for i in range(shards)])
+    for data in (stored, Dataset(torch.from_numpy(x), torch.from_numpy(y))):
+        blocks = list(
+            data.blocks(size, start, stop)
+        )  # kept all at once: released pages come back from the file
+        assert [len(a) for a, _ in blocks[:-1]] == [size] * (len(blocks) - 1)
+        assert [v for a, _ in blocks for v in a.tolist()] == x[start:stop].tolist()
+        assert [v for _, b in blocks for v in b.tolist()] == y[start:stop].tolist()
+
+
+def test_a_block_has_a_size() -> None:
+    with pytest.raises(InputError, match="a block of 0 samples; give at least 1"):
+        next(course().blocks(0))
+
+
+def test_one_file_of_the_right_type_is_mapped_and_never_written() -> None:
+    x, _ = save_pair(1000)
+    before = Path("x0.npy").read_bytes()
+    data = load(x="x0.npy", y="y0.npy")
+    whole = data.x
+    assert whole.data_ptr() == next(data.blocks(10))[0].data_ptr()  # the same pages: nothing was copied
+    whole[0] = 99.0
+    assert Path("x0.npy").read_bytes() == before
+    assert load(x="x0.npy", y="y0.npy").x.tolist() == x.tolist()
+
+
+MEASURE = """
+import resource, sys, torch
+from torchgd.data import load
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+data = load(x="x0.npy,x1.npy".split(","), y="y0.npy,y1.npy".split(","))
+total = sum(torch.dot(x, y).item() for x, y in data.blocks())
+print(peak() - before, total)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
+def test_resident_memory_is_bounded() -> None:
+    """Of 64 MB of data less than 24 MB are resident: two blocks of 1 MiB, and room for the allocator."""
+    n = 4_000_000
+    save_pair(n, shards=2)
+    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
+    grown, total = done.stdout.split()
+    assert float(total) == pytest.approx(n * (n + 1) * (2 * n + 1) / 3, rel=1e-12)  # 2 Σ k²
+    assert int(grown) < 24 << 20
+
+
+def test_hundreds_of_shards_need_few_open_files() -> None:
+    x, _ = save_pair(1500, shards=300)
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 200), hard))
+    try:
+        data = open_data("", x="x*.npy", y="y*.npy")
+        assert data.x.tolist() == x.tolist()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_nan_in_the_37th_block_is_named() -> None:
+
+    x = np.ones(40 * BLOCK)
+    np.save("y.npy", x)
+    x[at := 37 * BLOCK + 11] = np.nan
+    np.save("x.npy", x)
+    with pytest.raises(InputError) as caught:
+        load(x="x.npy", y="y.npy")
+    assert str(caught.value) == f"x.npy, index {at}: nan is not finite; mend it, or leave the sample out"
+
+
+def test_index_counts_within_the_shard() -> None:
+    save_pair(30, shards=3)
+    np.save("y1.npy", np.array([1.0] * 7 + [np.inf] + [1.0] * 2))
+    with pytest.raises(InputError, match=r"^y1.npy, index 7: inf is not finite"):
+        load(x=["x0.npy", "x1.npy", "x2.npy"], y=["y0.npy", "y1.npy", "y2.npy"])
+
+
+def test_overflow_of_an_array_is_named() -> None:
+    np.save("x.npy", np.array([1.0, 1e300]))
+    with pytest.raises(InputError, match=r"^x.npy, index 1: 1e\+300 is too large for float32"):
+        load(x="x.npy", y="x.npy", dtype=torch.float32)
+
+
+XS, YS = ["x0.npy", "x1.npy"], ["y0.npy", "y1.npy"]
+SHARDS = [
+    (["x0.npy", "x1.npy"], ["y0.npy"], "x is in 2 files, y in 1; give one y file for each x file"),
+    ([], [], "x is in 0 files, y in 0; give one y file for each x file"),
+    (XS, ["y0.npy", "long.npy"], "x1.npy: has 5 samples, long.npy 6; give one y for each x"),
+    (["x0.npy", "empty.npy"], YS, "empty.npy: is empty; give at least one sample"),
+    (
+        ["x0.npy", "single.npy"],
+        YS,
+        "single.npy: holds float32, but x0.npy holds float64; save all in one type",
+    ),
+    (["x0.npy", "gone.npy"], YS, "gone.npy: no such file; check the path"),
+    (
+        ["zero.npy", "zero.npy"],
+        YS,
+        "zero.npy: x is 0 in every sample, so there is nothing to learn; give other data",
+    ),
+    ("pickle.npy", "y0.npy", "pickle.npy: holds pickled objects, which are never loaded; save it as float64"),
+    ("table.npy", "y0.npy", "table.npy: has shape (5, 1), not (n,); save it as a.reshape(-1)"),
+    ("torn.npy", "y0.npy", "torn.npy: has 160 bytes, but its header speaks of 168; copy or save it again"),
+]
+
+
+@pytest.mark.parametrize(("x", "y", "message"), SHARDS, ids=[case[2][:40] for case in SHARDS])
+def test_bad_shards(x: Any, y: Any, message: str) -> None:
+    save_pair(10, shards=2)
+    np.save("long.npy", np.ones(6))
+    np.save("empty.npy", np.ones(0))
+    np.save("zero.npy", np.zeros(5))
+    np.save("single.npy", np.ones(5, dtype="f4"))
+    np.save("pickle.npy", np.array([{}] * 5, dtype=object))
+    np.save("table.npy", np.ones((5, 1)))
+    np.save("torn.npy", np.ones(5))
+    os.truncate("torn.npy", 160)
+    with pytest.raises(InputError) as caught:
+        load(x=x, y=y)
+    assert str(caught.value) == message
+
+
+def test_a_file_that_changes_meanwhile_is_named() -> None:
+    save_pair(20, shards=2)
+    data = load(x=["x0.npy", "x1.npy"], y=["y0.npy", "y1.npy"])
+    np.save("x0.npy", np.ones(3))
+    with pytest.raises(InputError, match=r"^x0.npy: has changed since it was first read; start again"):
+        list(data.blocks())
+
+
+def test_shards_too_large_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    save_pair(2000, shards=2)
+    data = load(x=["x0.npy", "x1.npy"], y=["y0.npy", "y1.npy"])
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 1, "SC_PAGE_SIZE": 4096}.__getitem__)
+    with pytest.raises(
+        InputError, match=r"^x0.npy: takes 0.0 GiB, over half of the memory; read it in blocks"
+    ):
+        print(data.x)
+    assert len(list(data.blocks(100))) == 20
