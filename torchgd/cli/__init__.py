@@ -11,6 +11,7 @@ import importlib
 import re
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 import typer
 
@@ -24,9 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# The bases of typer's own exception: public names, whichever click typer carries inside.
-_UsageError = typer.BadParameter.__mro__[1]
-_ClickException = _UsageError.__mro__[1]
+# The base of all usage errors, by way of a public name: click's own, or that of typer's copy of click.
+_ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 # The modules of this package that add commands to `app`, in the order of --help.
 COMMANDS = ("lesson", "train")
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(str(error))
     except _ClickException as error:
-        return _fail(_suggest(error.format_message()))  # type: ignore[attr-defined]
+        return _fail(_suggest(error.format_message()))
     except (KeyboardInterrupt, typer.Abort):
         print("torchgd: interrupted", file=sys.stderr)
         return 130

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -29,6 +29,14 @@ class Order(str, Enum):
     replacement = "replacement"
 
 
+class Sampling(TypedDict):
+    """Which samples one update sees, as the certificate and the configuration take it."""
+
+    method: str
+    batch_size: int | None
+    order: str
+
+
 class Gradient(str, Enum):
     hand = "hand"
     autograd = "autograd"
@@ -37,19 +45,6 @@ class Gradient(str, Enum):
 class Dtype(str, Enum):
     float32 = "float32"
     float64 = "float64"
-
-
-def _learning_rate(text: str) -> float | None:
-    """`auto` is None."""
-    if text == "auto":
-        return None
-    try:
-        lr = float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number; give one above 0, or auto") from None
-    if not (math.isfinite(lr) and lr > 0):
-        raise typer.BadParameter(f"{text} is not a finite number above 0; give e.g. 0.01, or auto")
-    return lr
 
 
 DataArgument = Annotated[
@@ -84,7 +79,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 def learning_rate(text: str) -> float | None:
     """The learning rate as a number above 0, or None for `auto`."""
-    return _learning_rate(text)
+    if text == "auto":
+        return None
+    try:
+        lr = float(text)
+    except ValueError:
+        raise InputError(f"--lr: {text!r} is not a number; give one above 0, or auto") from None
+    if not (math.isfinite(lr) and lr > 0):
+        raise InputError(f"--lr: {text} is not a finite number above 0; give e.g. 0.01, or auto")
+    return lr
 
 
 def torch_dtype(dtype: Dtype) -> torch.dtype:
@@ -121,3 +124,19 @@ def read_data(data: str, x: str | None, y: str | None, dtype: Dtype, device: str
     from torchgd.data import open_data
 
     return open_data(data, x=x, y=y, dtype=torch_dtype(dtype), device=torch_device(device, dtype))
+
+
+def sampling(method: Method, batch_size: int | None, order: Order) -> Sampling:
+    """The method with its batch size and order, refused where they do not go together."""
+    if method is Method.minibatch and batch_size is None:
+        raise InputError("--method minibatch needs a batch size; give e.g. --batch-size 2")
+    if method is not Method.minibatch and batch_size is not None:
+        raise InputError(f"--batch-size is for --method minibatch, not {method.value}; leave one of them out")
+    order = Order.sequential if method is Method.gd else order  # one batch of all samples has no order
+    return {"method": method.value, "batch_size": batch_size, "order": order.value}
+
+
+def check_start(weight: float) -> None:
+    """Refuse a start that no run can leave."""
+    if not math.isfinite(weight):
+        raise InputError(f"--weight {weight}: give a finite number")

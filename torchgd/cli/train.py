@@ -1,0 +1,90 @@
+"""``torchgd train``: one method on one set of data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from torchgd.cli import app, terminal
+from torchgd.cli import options as opt
+
+
+@app.command(epilog="Example: torchgd train hubble --method sgd --lr auto --predict 2")
+def train(
+    data: opt.DataArgument = "course",
+    x: opt.XOption = None,
+    y: opt.YOption = None,
+    method: opt.MethodOption = opt.Method.gd,
+    lr: opt.LrOption = "0.01",
+    epochs: opt.EpochsOption = 100,
+    batch_size: opt.BatchSizeOption = None,
+    order: opt.OrderOption = opt.Order.sequential,
+    seed: opt.SeedOption = 0,
+    weight: opt.WeightOption = 1.0,
+    gradient: opt.GradientOption = opt.Gradient.hand,
+    device: opt.DeviceOption = "auto",
+    dtype: opt.DtypeOption = opt.Dtype.float64,
+    logdir: opt.LogdirOption = Path("runs"),
+    name: opt.NameOption = None,
+    predict: opt.PredictOption = None,
+    as_json: opt.JsonOption = False,
+) -> None:
+    """Train y = w·x by one method; log it to TensorBoard."""
+    rate = opt.learning_rate(lr)
+    chosen = opt.sampling(method, batch_size, order)
+    dataset = opt.read_data(data, x, y, dtype, device)
+    opt.check_start(weight)
+
+    from torchgd.certificate import auto_lr, stability
+    from torchgd.run import Config, experiment_name, run
+
+    samples, targets = dataset
+    if rate is None:
+        rate, why = auto_lr(samples, targets, epochs=epochs, **chosen)
+        terminal.say(why, to_stderr=as_json)
+    terminal.say(stability(samples, targets, rate, **chosen).verdict, to_stderr=as_json)
+
+    config = Config(
+        data=data,
+        x=x,
+        y=y,
+        lr=rate,
+        epochs=epochs,
+        seed=seed,
+        weight=weight,
+        gradient=gradient.value,
+        device=str(samples.device),
+        dtype=dtype.value,
+        **chosen,
+    )
+    with terminal.progress(epochs, method.value) as on_epoch:
+        done = run(
+            config, dataset, logdir=logdir, experiment=experiment_name(dataset), name=name, on_epoch=on_epoch
+        )
+    history = done.history
+    answer: dict[str, Any] = {
+        "weight": done.model.weight.item(),
+        "cost": history.cost[-1].item(),
+        "status": history.status,
+        "reason": history.reason,
+        "epochs": int(history.epoch[-1]),
+        "updates": int(history.end_update[-1]),
+        "method": method.value,
+        "lr": rate,
+        "run_dir": str(done.folder),
+    }
+    if predict is not None:
+        answer["prediction"] = done.model(predict).item()
+    if as_json:
+        terminal.print_json(answer)
+    else:
+        terminal.table(["", "value"], [[key, _text(value)] for key, value in answer.items()])
+        terminal.say(f"tensorboard --logdir {logdir}")
+    if history.status == "diverged":
+        raise typer.Exit(1)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,173 @@
+"""Writes a run's history while it runs, and sees when its numbers stop being finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from torchgd.batches import Batches
+from torchgd.history import History
+from torchgd.model import LinearModel
+
+MOST_WEIGHTS = 64  # of a module with more parameters, only costs, losses and gradient norms are recorded
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+Update = Callable[[Tensor, Tensor, bool], "Tensor | None"]
+
+
+class Recorder:
+    """Keeps the numbers on the model's device until somebody looks, so that no update waits for the host.
+
+    Args:
+        model, x, y, loss_fn: as for :func:`torchgd.train`, on one device.
+        batches: the batches of an epoch.
+        stride: every stride-th update is recorded.
+        updates: done before this recorder began.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        loss_fn: LossFunction,
+        batches: Batches,
+        *,
+        stride: int,
+        updates: int = 0,
+    ) -> None:
+        self._model, self._x, self._y, self._loss_fn = model, x, y, loss_fn
+        self._params = list(model.parameters())
+        self._one_weight = isinstance(model, LinearModel)
+        self._small = sum(p.numel() for p in self._params) <= MOST_WEIGHTS
+        self._batches, self._stride, self.updates = batches, stride, updates
+        self._ends: list[tuple[int, int, Tensor, Tensor]] = []  # update, epoch, weight, cost
+        self._points: list[
+            tuple[int, Tensor, Tensor, Tensor, Tensor]
+        ] = []  # update and the columns of History
+        self._watched: list[Tensor] = []  # since the last look: the weight, or else the loss, of every update
+        self._last_finite = self._copy()
+
+    def do(self, update: Update, x: Tensor, y: Tensor) -> None:
+        """Do one update on a batch and take down its numbers.
+
+        ``update(x, y, recorded)`` returns the loss before it where it computes one; where ``recorded``, it
+        leaves the gradient in ``.grad``.
+        """
+        self.updates += 1
+        recorded = self.updates % self._stride == 0
+        before = self._loss(x, y) if recorded and self._one_weight else None
+        loss = update(x, y, recorded)
+        if self._one_weight:
+            self._watched.append(self._params[0].detach().clone())
+        elif loss is not None:
+            self._watched.append(loss)
+            before = loss
+        if recorded and before is not None:
+            after = self._loss(x, y) if self._one_weight else torch.full_like(before, torch.nan)
+            self._points.append((self.updates, self._weight(), self._gradient(), before, after))
+
+    def end_epoch(self, epoch: int) -> None:
+        """Take down the weight and the cost over all data after this many epochs."""
+        self._ends.append((self.updates, epoch, self._weight(), self._loss(self._x, self._y)))
+
+    def look(self) -> str | None:
+        """None where all numbers since the last look are finite; else why the run has diverged.
+
+        Then the record ends before the first number that is not finite, and the model has its last
+        finite weight again (a module other than LinearModel: the weights of the last look).
+        """
+        bad = [self.updates - len(self._watched) + 1 + i for i in _not_finite(self._watched)[:1]]
+        bad_costs = [self._ends[i] for i in _not_finite([cost for *_, cost in self._ends])[:1]]
+        if not bad and not bad_costs:
+            self._last_finite = self._copy()
+            self._watched.clear()
+            return None
+        first = min([*bad, *(update for update, *_ in bad_costs)])
+        what = ("weight" if self._one_weight else "loss") if bad and bad[0] == first else "cost"
+        good = first - 1 - (self.updates - len(self._watched))  # watched updates before the first bad one
+        if self._one_weight and good > 0:
+            self._last_finite = [self._watched[good - 1]]
+        with torch.no_grad():
+            for p, value in zip(self._params, self._last_finite, strict=True):
+                p.copy_(value)
+        self._points = [point for point in self._points if point[0] < first]
+        self._ends = [end for end in self._ends if end[0] < first]
+        return f"the {what} is not finite after update {first}"
+
+    def part(self, status: str = "finished", reason: str = "") -> History:
+        """What was taken down since the last part."""
+        columns = list(zip(*self._points, strict=True)) or [()] * 5
+        updates, *measured = columns
+        ends = self._ends
+        self._points, self._ends = [], []
+        return History(
+            epoch=_whole_numbers(end[1] for end in ends),
+            end_update=_whole_numbers(end[0] for end in ends),
+            end_samples=_whole_numbers(end[1] * self._batches.n for end in ends),
+            weight=self._stack([end[2] for end in ends], self._weight()),
+            cost=self._stack([end[3] for end in ends]),
+            update=_whole_numbers(updates),
+            samples_seen=_whole_numbers(map(self._samples, updates)),
+            update_weight=self._stack(measured[0], self._weight()),
+            gradient=self._stack(measured[1]),
+            loss_before=self._stack(measured[2]),
+            loss_after=self._stack(measured[3]),
+            status=status,
+            reason=reason,
+        )
+
+    def _samples(self, updates: int) -> int:
+        """Samples seen after so many updates; the last batch of an epoch may be smaller."""
+        epochs, rest = divmod(updates, len(self._batches))
+        return epochs * self._batches.n + rest * self._batches.batch_size
+
+    def _copy(self) -> list[Tensor]:
+        return [p.detach().clone() for p in self._params]
+
+    def _weight(self) -> Tensor:
+        """The weight, or all parameters flattened, or nothing of a large module."""
+        if self._one_weight:
+            return self._params[0].detach().clone()
+        return torch.cat(
+            [p.detach().reshape(-1) for p in self._params if self._small] or [self._x.new_empty(0)]
+        )
+
+    def _gradient(self) -> Tensor:
+        """The gradient of the one weight, or the norm of all gradients."""
+        grads = [p.grad.detach() for p in self._params if p.grad is not None]
+        if self._one_weight and grads:
+            return grads[0].clone()
+        norm: Tensor = torch.linalg.vector_norm(torch.cat([g.reshape(-1) for g in grads]))
+        return norm
+
+    @torch.no_grad()
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss without a trace: a module is in eval mode meanwhile."""
+        if self._one_weight:
+            return self._loss_fn(self._model(x), y)
+        training = [module for module in self._model.modules() if module.training]
+        self._model.eval()
+        try:
+            return self._loss_fn(self._model(x), y)
+        finally:
+            for module in training:
+                module.training = True
+
+    def _stack(self, values: list[Tensor] | tuple[Tensor, ...], like: Tensor | None = None) -> Tensor:
+        """The numbers of several rows on the CPU, in one transfer."""
+        if values:
+            return torch.stack(list(values)).cpu()
+        dtype = self._params[0].dtype
+        return torch.empty((0, *(like.shape if like is not None else ())), dtype=dtype)
+
+
+def _whole_numbers(values: Iterable[int]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.int64)
+
+
+def _not_finite(values: list[Tensor]) -> list[int]:
+    """Where the values are not finite, in one look at the device."""
+    return (~torch.stack(values).isfinite()).nonzero().reshape(-1).tolist() if values else []

@@ -1,0 +1,207 @@
+"""One run's folder: its TensorBoard event file, config.json, history.csv and pictures.
+
+``runs/<experiment>/<run>/``. This is the only module that writes TensorBoard events. Tags:
+``epoch/cost`` and ``epoch/weight`` over epochs; ``update/loss`` (before the update), ``update/gradient``
+and ``update/weight`` over samples seen, so that the curves of different methods share an axis. The
+hyperparameters stand in the same event file: a run is one row in the HPARAMS tab and no second run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
+
+from torchgd.errors import InputError
+from torchgd.history import History
+
+MOST_POINTS = 1000  # TensorBoard shows no more of a curve
+_FORBIDDEN = '<>:"/\\|?*'  # in the name of a file on Windows
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
+
+
+def new_folder(logdir: Path, experiment: str, name: str) -> Path:
+    """Make the folder of a new run: ``name``, or the next free of ``name-2``, ``name-3``, …
+
+    Raises:
+        InputError: a name that is no file name on some system, or a folder that can't be written.
+    """
+    for part in (experiment, name):
+        check_name(part)
+    number = 1
+    while True:
+        folder = logdir / experiment / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not (logdir / experiment).is_dir():
+                raise InputError(
+                    f"{logdir / experiment}: a file is in the way; give another --logdir"
+                ) from None
+            number += 1
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror}); give another --logdir") from None
+        else:
+            return folder
+
+
+def check_name(name: str) -> None:
+    """Refuse a run's name that is no folder name on Windows, or that leaves its parent folder."""
+    bad = [c for c in name if c in _FORBIDDEN or ord(c) < 32]
+    if bad:
+        raise InputError(f"the name {name!r} holds {bad[0]!r}; use letters, digits, '-', '_' and '.'")
+    reserved = name.split(".")[0].lower() in _RESERVED
+    if not name or reserved or name != name.strip(" .") or len(name) > 100:
+        raise InputError(f"the name {name!r} is no folder name on every system; use e.g. 'sgd-1'")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class RunLog:
+    """Writes one run as it goes; a context manager, which closes the event file on an exception too.
+
+    Args:
+        folder: the run's folder, which exists.
+        hyperparameters: numbers and words for the HPARAMS tab.
+        epochs: epochs of the whole run.
+        updates: updates of the whole run.
+
+    Example:
+        >>> from torchgd import GradientDescent, LinearModel, course, train
+        >>> folder = new_folder(Path(tempfile.mkdtemp()), "course", "gd")
+        >>> model = LinearModel(1.0, dtype=torch.float64)
+        >>> optimizer = GradientDescent(model.parameters())
+        >>> with RunLog(folder, {"lr": 0.01}, epochs=100, updates=100) as log:
+        ...     log.finish(train(model, *course(), optimizer, on_progress=log.on_progress))
+        >>> sorted(file.suffix for file in folder.iterdir())[0]
+        '.csv'
+    """
+
+    def __init__(
+        self, folder: Path, hyperparameters: Mapping[str, float | str], *, epochs: int, updates: int
+    ) -> None:
+        self.folder = folder
+        self._totals = {"epoch": epochs, "update": updates}
+        self._buckets = {
+            "epoch": -1,
+            "update": -1,
+        }  # the last of MOST_POINTS buckets in which a point was written
+        self._writer = EventFileWriter(str(folder), max_queue_size=1000)
+        experiment, start, self._end = hparams(dict(hyperparameters), {"epoch/cost": 0.0})
+        for summary in (experiment, start):
+            self._add(0, summary)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.close()
+
+    def write(self, part: History) -> None:
+        """Write what is new in the history, and flush it."""
+        for i in self._thinned("epoch", part.epoch):
+            values = {"epoch/cost": part.cost[i], **_named("epoch/weight", part.weight[i])}
+            self._add(int(part.epoch[i]), _scalars(values))
+        for i in self._thinned("update", part.update):
+            values = {
+                "update/loss": part.loss_before[i],
+                "update/gradient": part.gradient[i],
+                **_named("update/weight", part.update_weight[i]),
+            }
+            self._add(int(part.samples_seen[i]), _scalars(values))
+        self._writer.flush()
+
+    def picture(self, tag: str, png: bytes, width: int, height: int) -> None:
+        """Write a picture to the IMAGES tab and, as ``<tag>.png``, to the folder."""
+        image = Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=4)
+        self._add(0, Summary(value=[Summary.Value(tag=tag, image=image)]))
+        (self.folder / f"{tag}.png").write_bytes(png)
+
+    def finish(self, history: History) -> None:
+        """Write history.csv and that the run has ended."""
+        write_text(self.folder / "history.csv", history_csv(history))
+        self._add(0, self._end)
+        self._writer.flush()
+
+    def _thinned(self, axis: str, numbers: Tensor) -> Iterator[int]:
+        """The rows to write: the first in each of MOST_POINTS equal stretches of the whole run."""
+        buckets = numbers * MOST_POINTS // self._totals[axis]
+        fresh = torch.diff(buckets, prepend=torch.tensor([self._buckets[axis]])) > 0
+        if len(buckets):
+            self._buckets[axis] = int(buckets[-1])
+        yield from fresh.nonzero().reshape(-1).tolist()
+
+    def _add(self, step: int, summary: Any) -> None:
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write config.json: all that is needed to repeat the run."""
+    write_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
+def history_csv(history: History) -> str:
+    """The history as CSV: a row for the start, for each recorded update and for each end of an epoch.
+
+    Columns: epoch (at the start and the ends of epochs), update, samples_seen, weight, cost (where epoch
+    stands), loss_before, loss_after and gradient (at recorded updates); a cell without a value is empty.
+    """
+    width = history.weight.shape[1:].numel()
+    weights = ["weight"] if history.weight.dim() == 1 else [f"weight_{i}" for i in range(width)]
+    rows: dict[int, dict[str, object]] = {}
+    for i, update in enumerate(history.update.tolist()):
+        weight = zip(weights, history.update_weight[i].reshape(-1).tolist(), strict=True)
+        row: dict[str, object] = {
+            "update": update,
+            "samples_seen": int(history.samples_seen[i]),
+            **dict(weight),
+        }
+        for name in ("loss_before", "loss_after", "gradient"):
+            row[name] = getattr(history, name)[i].item()
+        rows[update] = row
+    for i, epoch in enumerate(history.epoch.tolist()):
+        update, samples = int(history.end_update[i]), int(history.end_samples[i])
+        row = rows.setdefault(update, {"update": update, "samples_seen": samples})
+        row |= zip(weights, history.weight[i].reshape(-1).tolist(), strict=True)
+        row |= {"epoch": epoch, "cost": history.cost[i].item()}
+    text = io.StringIO()
+    columns = ["epoch", "update", "samples_seen", *weights, "cost", "loss_before", "loss_after", "gradient"]
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[update] for update in sorted(rows))
+    return text.getvalue()
+
+
+def _scalars(values: Mapping[str, Tensor]) -> Summary:
+    return Summary(value=[Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()])
+
+
+def _named(tag: str, weight: Tensor) -> dict[str, Tensor]:
+    """One curve for one weight, one each for several: ``epoch/weight/0``, ``epoch/weight/1``, …"""
+    if weight.dim() == 0:
+        return {tag: weight}
+    return {f"{tag}/{i}": value for i, value in enumerate(weight)}
