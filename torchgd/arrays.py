@@ -7,7 +7,6 @@ memory is taken. Nothing is ever unpickled.
 from __future__ import annotations
 
 import io
-import math
 import os
 import struct
 import warnings
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torchgd.errors import InputError
-from torchgd.files import missing, nothing_to_learn, opened, shown
+from torchgd.files import largest, missing, nothing_to_learn, opened, shown
 
 BLOCK = 1 << 17  # samples: x and y of a block fit the processor's cache, and a loop over blocks costs little
 _LONGEST_HEADER = 10_000  # bytes, as in numpy
@@ -86,14 +85,14 @@ def as_tensor(numbers: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(numbers).to(dtype)
 
 
-def check_finite(block: Tensor, numbers: NDArray[np.generic], name: str, begin: int) -> bool:
-    """Refuse NaN and infinities in a block that begins at that index; is any number other than 0?"""
-    low, high = (bound.item() for bound in block.aminmax())  # one pass, and NaN if any is NaN
-    if not -math.inf < low <= high < math.inf:
-        at = int((~block.isfinite()).nonzero()[0])
+def check_finite(numbers: NDArray[np.generic], dtype: torch.dtype, name: str, begin: int) -> bool:
+    """Refuse what is NaN, or infinite in the dtype; begin is the first index. Is any number other than 0?"""
+    low, high, limit = float(numbers.min()), float(numbers.max()), largest(dtype)  # NaN if any is NaN
+    if not -limit <= low <= high <= limit:
+        at = int(np.flatnonzero(~((numbers >= np.float64(-limit)) & (numbers <= np.float64(limit))))[0])
         why, mend = "not finite", "mend it, or leave the sample out"
         if np.isfinite(numbers[at]):
-            why, mend = f"too large for {str(block.dtype).removeprefix('torch.')}", "use another unit or type"
+            why, mend = f"too large for {str(dtype).removeprefix('torch.')}", "use another unit or type"
         raise InputError(f"{name}, index {begin + at}: {numbers[at]} is {why}; {mend}")
     return bool(low or high)
 
@@ -146,5 +145,5 @@ def _member(archive: ZipFile, path: Path, wanted: str, dtype: torch.dtype) -> Te
             packed = file.read(len(part) * header.dtype.itemsize)
             numbers = np.frombuffer(bytearray(packed), header.dtype, len(part))
             part.copy_(as_tensor(numbers, dtype))
-            check_finite(part, numbers, name, begin)
+            check_finite(numbers, dtype, name, begin)
     return whole

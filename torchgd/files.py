@@ -65,6 +65,11 @@ def missing(wanted: str, kind: str, names: Sequence[str]) -> str:
     return f"no {kind} {reprlib.repr(wanted)}; there is {some or 'none'}; {hint}"
 
 
+def largest(dtype: torch.dtype) -> float:
+    """What a number may be without rounding to infinity: a little more than the dtype's largest."""
+    return torch.finfo(dtype).max * (1 + torch.finfo(dtype).eps / 4)
+
+
 def nothing_to_learn(x_has_nonzero: bool, name: str) -> None:
     """Refuse data whose x is 0 throughout: then w·x is 0 for every w, and no gradient moves w."""
     if not x_has_nonzero:
@@ -74,7 +79,7 @@ def nothing_to_learn(x_has_nonzero: bool, name: str) -> None:
 def read_csv(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Two columns of a CSV file whose first line names its columns."""
     x, y = array("d"), array("d")
-    limit = torch.finfo(dtype).max * (1 + torch.finfo(dtype).eps / 4)  # above it a number rounds to infinity
+    limit = largest(dtype)
     with opened(path) as file:
         rows = csv.reader(_lines(file, shown(path)), strict=True, skipinitialspace=True)
         try:

@@ -77,10 +77,8 @@ class MappedVector:
         nonzero = False
         for start in range(0, len(self), BLOCK):
             for shard, begin, end in self._parts(start, min(start + BLOCK, len(self))):
-                numbers = self._numbers(shard, begin, end)
-                nonzero |= check_finite(
-                    as_tensor(numbers, self.dtype), numbers, shown(shard.path), begin - shard.first
-                )
+                numbers, name = self._numbers(shard, begin, end), shown(shard.path)
+                nonzero |= check_finite(numbers, self.dtype, name, begin - shard.first)
             self.release(start, start + BLOCK)
         return nonzero
 
