@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torchgd.contract import Finding as Finding
     from torchgd.contract import check_optimizer as check_optimizer
     from torchgd.data import Dataset as Dataset
+    from torchgd.curvature import line_stability as line_stability
+    from torchgd.curvature import local_limit as local_limit
     from torchgd.data import course as course
     from torchgd.data import hubble as hubble
     from torchgd.data import load as load
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from torchgd.optim import GradientDescent as GradientDescent
     from torchgd.optim import MiniBatchGradientDescent as MiniBatchGradientDescent
     from torchgd.optim import StochasticGradientDescent as StochasticGradientDescent
+    from torchgd.sweep import sweep_lr as sweep_lr
     from torchgd.training import train as train
 
 _MODULE_OF = {
@@ -40,7 +43,10 @@ _MODULE_OF = {
     "Certificate": "certificate",
     "auto_lr": "certificate",
     "explain_divergence": "divergence",
+    "line_stability": "curvature",
+    "local_limit": "curvature",
     "stability": "certificate",
+    "sweep_lr": "sweep",
     "GradientDescent": "optim",
     "History": "history",
     "MiniBatchGradientDescent": "optim",

@@ -150,8 +150,7 @@ def stability(
         raise InputError(f"lr is {lr!r}; give a finite number above 0")
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance is {tolerance!r}; give a number between 0 and 1, e.g. 1e-6")
-    updates = _updates(x, y, method, batch_size, order, loss)
-    epoch = _epoch(updates, order if method != "gd" else "sequential", seed)
+    epoch = epoch_of(x, y, method=method, batch_size=batch_size, order=order, loss=loss, seed=seed)
     intervals = epoch.intervals()
     chosen = epoch.best_lr if lr is None else lr
     log_factor = epoch.log_factor(chosen)
@@ -160,7 +159,7 @@ def stability(
         method=method,
         order=order,
         loss=loss,
-        batch_size=updates.batch_size,
+        batch_size=epoch.updates.batch_size,
         n=len(x),
         lr=chosen,
         limit=intervals[0][1],
@@ -173,9 +172,9 @@ def stability(
         converges=log_factor < 0,
         epochs=_epochs_to(tolerance, log_factor),
         tolerance=tolerance,
-        fixed_point=updates.least_squares + place,
+        fixed_point=epoch.updates.least_squares + place,
         spread=spread,
-        least_squares=updates.least_squares,
+        least_squares=epoch.updates.least_squares,
         bias=abs(place),
         basis=epoch.basis,
     )
@@ -205,8 +204,7 @@ def auto_lr(
     """
     if epochs < 1:
         raise InputError(f"epochs is {epochs}; give a whole number, 1 or more")
-    updates = _updates(x, y, method, batch_size, order, loss)
-    epoch = _epoch(updates, order if method != "gd" else "sequential", seed)
+    epoch = epoch_of(x, y, method=method, batch_size=batch_size, order=order, loss=loss, seed=seed)
     best = epoch.best_lr
     if method == "gd":
         formula = {"mean": "1/(2 mean x²)", "half": "1/mean x²", "sum": "1/(2 Σx²)"}[loss]
@@ -227,8 +225,20 @@ def auto_lr(
     )
 
 
-def _updates(x: Tensor, y: Tensor, method: str, batch_size: int | None, order: str, loss: str) -> Updates:
-    """The samples by what they do to the error, if all that was asked is in order."""
+def epoch_of(
+    x: Tensor,
+    y: Tensor,
+    *,
+    method: str,
+    batch_size: int | None = None,
+    order: str = "sequential",
+    loss: str = "mean",
+    seed: int = 0,
+) -> Epoch:
+    """What an epoch does to the error, in fixed batches, per sample in random order, or in random batches.
+
+    Arguments and errors as for :func:`stability`.
+    """
     for name, value, allowed in (
         ("method", method, METHODS),
         ("order", order, ORDERS),
@@ -247,16 +257,11 @@ def _updates(x: Tensor, y: Tensor, method: str, batch_size: int | None, order: s
     if not x.any():
         raise InputError("x is 0 everywhere; no weight can be learnt from it, give samples with x ≠ 0")
     size = Batches(len(x), {"gd": len(x), "sgd": 1}.get(method, batch_size or 0)).batch_size
-    return Updates.of(x, y, size, loss)
-
-
-def _epoch(updates: Updates, order: str, seed: int) -> Epoch:
-    """The kind of epoch: in fixed batches, per sample in random order, or in random batches."""
-    size, n = updates.batch_size, len(updates.squares)
+    updates = Updates.of(x, y, size, loss)
+    if method == "gd" or order == "sequential" or (order == "shuffled" and size == len(x)):
+        return FixedOrder(updates)
     if order == "replacement":
         return Replacement(updates, seed)
-    if order == "sequential" or size == n:
-        return FixedOrder(updates)
     return ShuffledSamples(updates, seed) if size == 1 else ShuffledBatches(updates, seed)
 
 

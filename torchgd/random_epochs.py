@@ -23,6 +23,7 @@ GRID, ROUNDS = 33, 12  # a round leaves 2 of 32 steps: 16⁻¹² < 2⁻⁴⁷
 class RandomEpoch:
     """What drawing with replacement and shuffled mini-batches share: all follows from E scale²."""
 
+    updates: Updates
     basis: str
     almost_sure: Intervals
     limit: float
@@ -74,6 +75,7 @@ class Replacement(RandomEpoch):
     """
 
     def __init__(self, updates: Updates, seed: int) -> None:
+        self.updates = updates
         n, size = len(updates.squares), updates.batch_size
         mean, variance = updates.squares.mean().item(), updates.squares.var(correction=0).item()
         noise = updates.residuals.square().mean().item()
@@ -111,6 +113,7 @@ class ShuffledBatches(RandomEpoch):
     """Each sample once an epoch, in fresh batches: all orders of a few samples, else so many shuffles."""
 
     def __init__(self, updates: Updates, seed: int) -> None:
+        self.updates = updates
         orders, self.basis = _orders(len(updates.squares), seed, replacement=False)
         self.h, self.r = updates.batches(orders)
         self.almost_sure = _almost_sure(self.h, self.basis)

@@ -1,0 +1,188 @@
+"""The limit of the learning rate for more than one weight: w and b exactly, any module locally.
+
+On a quadratic loss with Hessian H full-batch gradient descent multiplies the error along an eigenvector of
+eigenvalue λ by 1 − lr λ, so it converges for 0 < lr < 2/λmax. Near a point every smooth loss is quadratic:
+there 2/λmax is where the steepest direction begins to swing, which is no promise for the rest of the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everybody writes it
+from torch import Tensor, nn
+
+from torchgd.errors import InputError
+from torchgd.gradient import cost
+
+LOSS_SCALE = {"mean": 1.0, "half": 0.5}
+
+
+@dataclass(frozen=True)
+class LineCertificate:
+    """What gradient descent on y = w·x + b does, from the two eigenvalues of its Hessian.
+
+    Attributes:
+        eigenvalues: (smallest, largest), in units of the loss over the weight².
+        slow, fast: their unit eigenvectors as (w, b): the error shrinks slowest and fastest along them.
+        condition: largest over smallest; inf where the samples do not tell w from b.
+        limit: 2 / largest: every lr below it converges.
+        best_lr: 2 / (smallest + largest), which shrinks both errors alike.
+        best_factor: what is left of the error after an update at best_lr, (condition − 1) / (condition + 1).
+        verdict: all of this in one sentence.
+    """
+
+    eigenvalues: tuple[float, float]
+    slow: tuple[float, float]
+    fast: tuple[float, float]
+    condition: float
+    limit: float
+    best_lr: float
+    best_factor: float
+    verdict: str
+
+
+def line_stability(x: Tensor, loss: str = "mean") -> LineCertificate:
+    """Certify full-batch gradient descent on y = w·x + b; y does not matter.
+
+        H = 2 [Σx², Σx; Σx, n] for the sum, H/n for the mean, H/2n for half the mean
+
+    Args:
+        x: the inputs, shape (n,).
+        loss: "mean", "sum" or "half", as for :func:`torchgd.stability`.
+
+    Raises:
+        InputError: x is no vector of finite numbers, or the loss has another name.
+
+    Example:
+        >>> import torch
+        >>> line = line_stability(torch.tensor([1.0, 2.0, 3.0]), loss="sum")  # lecture 5
+        >>> [round(value, 4) for value in (*line.eigenvalues, line.condition, line.limit)]
+        [0.7212, 33.2788, 46.145, 0.0601]
+
+    Source: 《PyTorch深度学习实践》, lecture 5 (2020).
+    """
+    cost(0.0, x, x)  # refuses what is no vector
+    x = x.detach().to("cpu", torch.float64)
+    if not torch.isfinite(x).all():
+        raise InputError(
+            f"x[{int((~torch.isfinite(x)).nonzero()[0])}] is not finite; mend or leave out that sample"
+        )
+    scale = {"sum": float(len(x)), **LOSS_SCALE}.get(loss)
+    if scale is None:
+        raise InputError(f"loss is {loss!r}; give one of mean, sum, half")
+    mean, square = x.mean(), x.square().mean()
+    hessian = 2 * scale * torch.stack([square, mean, mean, torch.ones_like(mean)]).reshape(2, 2)
+    values, vectors = torch.linalg.eigh(hessian)
+    low, high = values.tolist()
+    flat = low <= 4 * torch.finfo(torch.float64).eps * high
+    condition = math.inf if flat else high / low
+    slow, fast = (tuple(vector.tolist()) for vector in vectors.T)
+    best = 2 / (low + high)
+    why = "the samples do not tell w from b" if flat else f"the condition number is {condition:.4g}"
+    verdict = (
+        f"With a bias lr must be below {2 / high:.6g} = 2/{high:.6g}; {why}: even at the best lr, {best:.6g}, "
+        f"an update leaves {1 - best * low:.6g} of the error along (w, b) = ({slow[0]:.3f}, {slow[1]:.3f})."
+    )
+    return LineCertificate((low, high), slow, fast, condition, 2 / high, best, 1 - best * low, verdict)
+
+
+@dataclass(frozen=True)
+class LocalLimit:
+    """The limit of the learning rate at a point of a module's parameters.
+
+    Attributes:
+        eigenvalue: the Hessian's largest, λmax; by construction never above the true one.
+        limit: 2 / λmax, or inf where the loss curves upwards in no direction.
+        iterations: Hessian-vector products that it took.
+        converged: whether the residual |Hv − λv| fell below the tolerance times the Hessian's size.
+        message: the limit in words: it holds at this point only.
+    """
+
+    eigenvalue: float
+    limit: float
+    iterations: int
+    converged: bool
+    message: str
+
+
+def local_limit(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss_fn: Callable[[Tensor, Tensor], Tensor] = F.mse_loss,
+    *,
+    tolerance: float = 1e-4,
+    max_iterations: int = 2000,
+    seed: int = 0,
+) -> LocalLimit:
+    """Find 2/λmax of the Hessian at the model's present parameters, for full-batch gradient descent.
+
+        v ← (H + ρI) v / |(H + ρI) v|,    λ = vᵀHv
+
+    Power iteration on Hessian-vector products, which never forms H. Its size ρ, the largest |λ|, comes first:
+    by it the spectrum is shifted above 0, so that a large negative eigenvalue is not taken for the largest.
+
+    Args:
+        model: any module; its parameters that require a gradient count. Nothing in it is changed.
+        x, y: all samples, as the model and the loss take them.
+        loss_fn: loss of (prediction, target).
+        tolerance: of the residual, relative to ρ.
+        max_iterations: Hessian-vector products at most.
+        seed: of the first v.
+
+    Raises:
+        InputError: no parameters require a gradient, or the loss is not finite.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(1, 1, dtype=torch.float64)
+        >>> x = torch.tensor([[1.0], [2.0], [3.0]]).double()
+        >>> round(local_limit(model, x, 2 * x, torch.nn.MSELoss(reduction="sum")).limit, 4)
+        0.0601
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise InputError("no parameter of the model requires a gradient; there is nothing to train")
+    loss = loss_fn(model(x), y)
+    if not torch.isfinite(loss).all():
+        raise InputError(f"the loss is {loss.item()} at these parameters; start where it is finite")
+    slope = _flat(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
+
+    def product(v: Tensor) -> Tensor:
+        if not slope.requires_grad:  # linear in the parameters
+            return torch.zeros_like(v)
+        rows = torch.autograd.grad(slope, parameters, v, retain_graph=True, materialize_grads=True)
+        return _flat(rows).detach()
+
+    generator = torch.Generator().manual_seed(seed)
+    v = torch.randn(len(slope), generator=generator, dtype=torch.float64).to(slope)
+    _, size, first, _ = _power(product, v, 0.0, 0.0, min(30, max_iterations))
+    v, size, more, converged = _power(product, v, size, tolerance, max_iterations - first)
+    eigenvalue = torch.dot(v, product(v)).item()
+    limit = 2 / eigenvalue if eigenvalue > tolerance * size else math.inf
+    message = f"Here, and only here, lr must be below {limit:.6g} = 2/λmax; along the run λmax changes."
+    return LocalLimit(eigenvalue, limit, first + more, converged, message)
+
+
+def _power(
+    product: Callable[[Tensor], Tensor], v: Tensor, shift: float, tolerance: float, most: int
+) -> tuple[Tensor, float, int, bool]:
+    """Iterate v ← (H + shift) v; returns v, the largest |Hv| seen, the products done, and if it converged."""
+    v, size = v / v.norm(), 0.0
+    for count in range(1, most + 1):
+        hv = product(v)
+        size = max(size, hv.norm().item())
+        residual = (hv - torch.dot(v, hv) * v).norm().item()
+        if residual <= tolerance * size:
+            return v, size, count, True
+        v = hv + shift * v
+        v = v / v.norm()
+    return v, size, most, False
+
+
+def _flat(tensors: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
