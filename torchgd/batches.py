@@ -52,3 +52,8 @@ class Batches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return math.ceil(self.n / self.batch_size)
+
+    def samples_after(self, updates: int) -> int:
+        """The samples seen after so many updates of consecutive epochs."""
+        epochs, rest = divmod(updates, len(self))
+        return epochs * self.n + rest * self.batch_size

@@ -110,7 +110,7 @@ class Recorder:
             weight=self._stack([end[2] for end in ends], self._weight()),
             cost=self._stack([end[3] for end in ends]),
             update=_whole_numbers(updates),
-            samples_seen=_whole_numbers(map(self._samples, updates)),
+            samples_seen=_whole_numbers(map(self._batches.samples_after, updates)),
             update_weight=self._stack(measured[0], self._weight()),
             gradient=self._stack(measured[1]),
             loss_before=self._stack(measured[2]),
@@ -118,11 +118,6 @@ class Recorder:
             status=status,
             reason=reason,
         )
-
-    def _samples(self, updates: int) -> int:
-        """Samples seen after so many updates; the last batch of an epoch may be smaller."""
-        epochs, rest = divmod(updates, len(self._batches))
-        return epochs * self._batches.n + rest * self._batches.batch_size
 
     def _copy(self) -> list[Tensor]:
         return [p.detach().clone() for p in self._params]

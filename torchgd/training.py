@@ -113,7 +113,7 @@ def train(
 
     looked = reported = -math.inf  # the first look reports
     for epoch in range(place.epoch, epochs):
-        begun = _begin_epoch(batches, place.generator if epoch == place.epoch else None)
+        begun = begin_epoch(batches, place.generator if epoch == place.epoch else None)
         skip = place.update if epoch == place.epoch else 0
         for number, batch in enumerate(_data_batches(x, y, batches, skip), skip + 1):
             recorder.do(update, *batch)
@@ -122,7 +122,7 @@ def train(
                 recorder.end_epoch(epoch + 1)
                 if scheduler is not None:
                     scheduler.step()
-                here = Place(epoch + 1, 0, _begin_epoch(batches, None))
+                here = Place(epoch + 1, 0, begin_epoch(batches, None))
             now = time.monotonic()
             if recorder.updates % UPDATES_A_LOOK and now - looked < SECONDS_A_REPORT and here.epoch < epochs:
                 continue
@@ -218,7 +218,7 @@ def _is_plain(optimizer: Optimizer) -> bool:
     )
 
 
-def _begin_epoch(batches: Batches, state: Tensor | None) -> Tensor | None:
+def begin_epoch(batches: Batches, state: Tensor | None) -> Tensor | None:
     """The state of the generator as the epoch begins; a given state is put back first."""
     if batches.order == "sequential":
         return None

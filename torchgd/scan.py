@@ -1,0 +1,209 @@
+"""The engine for long runs of y = w·x: an epoch is one affine map, and a run costs one pass over the data.
+
+It gives the history that the loop of :func:`torchgd.train` gives, at up to 1,000 evenly spaced updates,
+to rounding. In a fixed order the data are read once, whatever the number of epochs; in a random order
+once an epoch, in the same permutations as the loop's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from torchgd.affine import prefix_maps
+from torchgd.arrays import check_memory
+from torchgd.batches import Batches
+from torchgd.data import Dataset
+from torchgd.errors import InputError
+from torchgd.history import History, judge
+from torchgd.model import LinearModel
+from torchgd.optim import GradientDescent
+from torchgd.training import SECONDS_A_REPORT, Place, begin_epoch
+
+MOST_POINTS = 1000
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The cost as a function of w, about a weight c near the optimum, where nothing cancels.
+
+    n C(w) = Σx² (w−c)² − 2 (w−c) Σxz + Σz²,   z = y − c x
+    """
+
+    n: int = 0
+    c: float = 0.0
+    xx: float = 0.0
+    xz: float = 0.0
+    zz: float = 0.0
+
+    def cost(self, w: float) -> float:
+        """The mean squared error at w."""
+        return max(0.0, (self.xx * (w - self.c) - 2 * self.xz) * (w - self.c) + self.zz) / self.n
+
+    def gradient(self, w: float) -> float:
+        """Its derivative at w."""
+        return 2 * (self.xx * (w - self.c) - self.xz) / self.n
+
+    def plus(self, x: Tensor, y: Tensor) -> Moments:
+        """With more samples, of which the first decide c."""
+        x, y = x.double(), y.double()
+        c = self.c if self.n else (torch.dot(x, y) / torch.dot(x, x).clamp_min(1e-300)).item()
+        z = torch.sub(y, x, alpha=c)
+        xx, xz, zz = torch.stack([torch.dot(x, x), torch.dot(x, z), torch.dot(z, z)]).tolist()
+        return Moments(self.n + len(x), c, self.xx + xx, self.xz + xz, self.zz + zz)
+
+
+class _Epoch:
+    """One order of the samples, read once: the maps to the chosen updates, and the moments of all samples."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        batches: Batches,
+        lr: float,
+        updates: Iterable[int],
+        on_samples: Callable[[int], None],
+    ) -> None:
+        self._data, self._batches, self._on_samples = data, batches, on_samples
+        self.moments = Moments()
+        stops = sorted({stop for update in updates for stop in (update - 1, update)})
+        maps = prefix_maps(self._blocks(), lr, batches.batch_size, stops)
+        self._maps = dict(zip([*stops, len(batches)], maps, strict=True))
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in self._data.blocks():
+            self.moments = self.moments.plus(x, y)
+            yield x, y
+            self._on_samples(self.moments.n)
+
+    def weight(self, update: int, w: float) -> float:
+        """The weight after so many of the epoch's updates from w."""
+        return self._maps[update](w)
+
+    def point(self, update: int, w: float) -> tuple[float, float, float, float]:
+        """The weight after an update, its gradient, and its batch's loss before and after it."""
+        before, after = self.weight(update - 1, w), self.weight(update, w)
+        moments = self.moments
+        if len(self._batches) > 1:
+            size = self._batches.batch_size
+            moments = _moments(self._data.blocks(start=(update - 1) * size, stop=update * size))
+        return after, moments.gradient(before), moments.cost(before), moments.cost(after)
+
+
+def scan(
+    model: LinearModel,
+    data: Dataset,
+    optimizer: Optimizer,
+    epochs: int = 100,
+    *,
+    on_progress: Callable[[History, Place], None] | None = None,
+    on_samples: Callable[[int], None] = lambda samples: None,
+    resume: tuple[History, Place] | None = None,
+) -> History:
+    """What :func:`torchgd.train` does with ``gradient="hand"``, an epoch at a time, from data of any size.
+
+        w after epoch e = M(w before it),   M = the composition of the epoch's updates,   in float64
+
+    Args:
+        model: its weight moves.
+        data: the samples; in a fixed order they are read block by block and need not fit into memory.
+        optimizer: one of torchgd's three, with one lr for the one weight.
+        epochs, on_progress, resume: as for :func:`torchgd.train`; a place is always the end of an epoch.
+        on_samples: called with the number of samples read in the present epoch so far.
+
+    Raises:
+        InputError: the optimizer's update is no affine map, or a random order of data larger than memory.
+
+    Example:
+        >>> from torchgd import StochasticGradientDescent, course
+        >>> model = LinearModel(1.0, dtype=torch.float64)
+        >>> history = scan(model, course(), StochasticGradientDescent(model.parameters(), lr=0.01))
+        >>> round(history.weight[1].item(), 12), round(model.weight.item(), 12)
+        (1.260688, 2.0)
+    """
+    group = optimizer.param_groups[0]
+    if not isinstance(optimizer, GradientDescent) or group["maximize"] or len(optimizer.param_groups) > 1:
+        raise InputError(
+            "the scan engine needs a torchgd optimizer that descends on one weight; use the loop"
+        )
+    batches, lr = optimizer.batches(len(data)), float(group["lr"])
+    in_order, per_epoch = batches.order == "sequential", len(batches)
+    if not in_order:
+        check_memory(24 * len(data), f"the {batches.order} order", "take --order sequential")
+    stride = math.ceil(epochs * per_epoch / MOST_POINTS)
+    past, place = resume or (None, Place())
+    parts, points, ends = [past] if past else [], [], []
+    w, epoch_data = model.weight.item(), None
+    whole = _moments(data.blocks()) if not in_order else None  # an epoch with replacement is not the data
+    reported = -math.inf
+    for epoch in range(place.epoch, epochs):
+        begin_epoch(batches, place.generator if epoch == place.epoch else None)
+        first = stride - epoch * per_epoch % stride
+        updates = range(first, per_epoch + 1, stride)
+        if not in_order:
+            order = batches.indices().to(data.x.device)
+            shuffled = replace(data, inputs=data.x[order], targets=data.y[order])
+            epoch_data = _Epoch(shuffled, batches, lr, updates, on_samples)
+        elif epoch_data is None:  # the same maps serve every epoch
+            every = {(k * stride - 1) % per_epoch + 1 for k in range(1, MOST_POINTS + 1)}
+            epoch_data = _Epoch(data, batches, lr, every, on_samples)
+        moments = whole or epoch_data.moments
+        if past is None and epoch == 0:
+            ends.append((0, w, moments.cost(w)))
+        points += [(epoch * per_epoch + update, *epoch_data.point(update, w)) for update in updates]
+        w = epoch_data.weight(per_epoch, w)
+        ends.append((epoch + 1, w, moments.cost(w)))
+        diverged = not math.isfinite(ends[-1][1] + ends[-1][2])
+        if diverged or epoch + 1 == epochs or time.monotonic() - reported > SECONDS_A_REPORT:
+            reported = time.monotonic()
+            ends = [end for end in ends if all(map(math.isfinite, end))]
+            points = [point for point in points if all(map(math.isfinite, point))]
+            parts.append(_history(points, ends, batches, model.weight.dtype))
+            with torch.no_grad():
+                model.weight.fill_(ends[-1][1])
+            points, ends = [], []
+            if on_progress is not None:
+                on_progress(parts[-1], Place(epoch + 1, 0, begin_epoch(batches, None)))
+        if diverged:
+            reason = f"the weight or its cost is not finite after epoch {epoch + 1}"
+            return replace(History.join(parts), status="diverged", reason=reason)
+    history = History.join(parts)
+    status, reason = judge(history, random_order=not in_order)
+    return replace(history, status=status, reason=reason)
+
+
+def _moments(blocks: Iterable[tuple[Tensor, Tensor]]) -> Moments:
+    moments = Moments()
+    for x, y in blocks:
+        moments = moments.plus(x, y)
+    return moments
+
+
+def _history(
+    points: list[tuple[int, float, float, float, float]],
+    ends: list[tuple[int, float, float]],
+    batches: Batches,
+    dtype: torch.dtype,
+) -> History:
+    """The rows as tensors."""
+    updates, weights, gradients, before, after = zip(*points, strict=True) if points else ((),) * 5
+    epochs, end_weights, costs = zip(*ends, strict=True) if ends else ((),) * 3
+    return History(
+        epoch=torch.tensor(epochs, dtype=torch.int64),
+        end_update=torch.tensor(epochs, dtype=torch.int64) * len(batches),
+        end_samples=torch.tensor(epochs, dtype=torch.int64) * batches.n,
+        weight=torch.tensor(end_weights, dtype=dtype),
+        cost=torch.tensor(costs, dtype=dtype),
+        update=torch.tensor(updates, dtype=torch.int64),
+        samples_seen=torch.tensor([batches.samples_after(update) for update in updates], dtype=torch.int64),
+        update_weight=torch.tensor(weights, dtype=dtype),
+        gradient=torch.tensor(gradients, dtype=dtype),
+        loss_before=torch.tensor(before, dtype=dtype),
+        loss_after=torch.tensor(after, dtype=dtype),
+    )
