@@ -25,10 +25,10 @@ class Run:
         self, model: nn.Module, factory: OptimizerFactory, loss_fn: LossFunction, nudge: float = 0.0
     ) -> None:
         self.model = copy.deepcopy(model)
-        self.parameters = dict(self.model.named_parameters())
+        self.parameters = {name: p for name, p in self.model.named_parameters() if p.numel()}
         if not any(p.requires_grad for p in self.parameters.values()):
             raise InputError(f"the model {type(model).__name__} has no parameter to train; give one that has")
-        self.optimizer = factory(list(self.parameters.values()))
+        self.optimizer = factory(list(self.model.parameters()))
         if not isinstance(self.optimizer, Optimizer):
             raise InputError(
                 f"a factory made a {type(self.optimizer).__name__}; it must make a torch.optim.Optimizer"

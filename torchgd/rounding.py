@@ -6,12 +6,13 @@ dtype of the model. Before each step the rival gets the parameters of the leader
 each with the state that it made of the same gradients; and the gap between the results is held
 against what rounding can do:
 
-    gap ≤ ε (4 |p| + 1024 Σ|Δp|) + 64 noise              ε = 2⁻⁵²
+    gap ≤ ε (4 t |p| + 1024 Σ|Δp|) + 64 noise              ε = 2⁻⁵²
 
-|p| is the largest element of the parameter, Σ|Δp| the way that it has come, and noise how far the
-leader itself strays where every element of its gradients is off by one rounding: little as a rule,
-much where it subtracts nearly equal numbers. One step above the bound is another rule. What differs
-by less than about 1024 ε = 2·10⁻¹³ of its update, or 4 ε of the parameter, passes for a rounding.
+t counts the steps, for an optimizer that adds up its state; |p| is the largest element of the
+parameter, Σ|Δp| the way that it has come, and noise how far the leader itself strays where every
+element of its gradients is off by one rounding: little as a rule, much where it subtracts nearly
+equal numbers. One step above the bound is another rule. So is one that keeps a factor of the update
+in float32. What differs by less than 1024 ε = 2·10⁻¹³ of its update passes for a rounding.
 
 Source: D. Goldberg, What every computer scientist should know about floating-point arithmetic, ACM
 Computing Surveys 23 (1991) 5; for the nudged gradients D. S. Parker, Monte Carlo arithmetic (1997).
@@ -86,19 +87,17 @@ def same_rule(
             gap, stray = (_largest(p - run.parameters[name]) for run in (rival, nudged))
             way[name] += moved
             noise[name] = max(noise[name], stray - 2 * _EPS * size)
-            bound = _EPS * (4 * size + 1024 * way[name]) + 64 * noise[name]
-            if not gap <= bound:
-                told = f"step {step} moves {name} by {moved:.3g}, and the two results are {gap:.3g} apart"
-                return False, f"from the same parameters {told}, where rounding explains {bound:.2g}"
-            worst = max(worst, gap / bound if bound else 0.0)
-    return (
-        True,
-        f"from the same parameters no step differs by over {worst:.2g} of what rounding explains",
-    )
+            bound = _EPS * (4 * step * size + 1024 * way[name]) + 64 * noise[name]
+            if not (gap <= bound and math.isfinite(gap)):
+                told = f"in float64, step {step} moves {name} by {moved:.3g}, and the two are {gap:.3g} apart"
+                return False, f"from the same parameters, {told}, where rounding explains {bound:.2g}"
+            worst = max(worst, gap / bound if gap else 0.0)
+    share = f"no step differs by over {worst:.2g} of what rounding explains" if worst else "no step differs"
+    return True, f"from the same parameters, in float64, {share}"
 
 
 def _largest(value: Tensor) -> float:
-    return float(value.detach().abs().max()) if value.numel() else 0.0
+    return float(value.detach().abs().max())
 
 
 def _double(value: Tensor) -> Tensor:
