@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torchgd.certificate import Certificate as Certificate
     from torchgd.certificate import auto_lr as auto_lr
     from torchgd.certificate import stability as stability
+    from torchgd.check import check_gradient as check_gradient
     from torchgd.compare import Comparison as Comparison
     from torchgd.compare import compare_optimizers as compare_optimizers
     from torchgd.composition import EpochMap as EpochMap
@@ -26,14 +27,19 @@ if TYPE_CHECKING:
     from torchgd.divergence import explain_divergence as explain_divergence
     from torchgd.errors import InputError as InputError
     from torchgd.history import History as History
+    from torchgd.mistakes import Cause as Cause
     from torchgd.model import LinearModel as LinearModel
     from torchgd.optim import GradientDescent as GradientDescent
     from torchgd.optim import MiniBatchGradientDescent as MiniBatchGradientDescent
     from torchgd.optim import StochasticGradientDescent as StochasticGradientDescent
     from torchgd.sweep import sweep_lr as sweep_lr
+    from torchgd.report import GradientReport as GradientReport
     from torchgd.training import train as train
 
 _MODULE_OF = {
+    "check_gradient": "check",
+    "Cause": "mistakes",
+    "GradientReport": "report",
     "Comparison": "compare",
     "compare_optimizers": "compare",
     "Finding": "contract",

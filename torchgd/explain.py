@@ -1,0 +1,214 @@
+"""Which mistake explains every answer: the search through `torchgd.mistakes`, and its error model.
+
+Two numbers are equal "to rounding" when they differ by at most ε (N + 8) · (the sum of the sizes of the terms
+that were added): N − 1 additions, the division, and the few operations inside a term each round once, by at
+most ε/2. ε belongs to the dtype in which the answer was computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from torchgd.mistakes import MISTAKES, RIGHT, Cause, Mistake, Terms
+from torchgd.probes import Probe
+
+_SLACK = 4.0  # what is fitted to the answers carries their rounding too
+
+
+@dataclass(frozen=True)
+class Factor:
+    """k · Nᵖ."""
+
+    k: float
+    power: int = 0
+
+    def value(self, n: int) -> float:
+        return self.k * float(n) ** self.power
+
+    @property
+    def name(self) -> str:
+        """2, ½, −1, N, 2/N, N/2, N²/3, 0.7353 …"""
+        ratio = Fraction(self.k).limit_denominator(24)
+        exact = float(ratio) == self.k
+        above, below = (str(ratio.numerator), str(ratio.denominator)) if exact else (f"{self.k:.7g}", "1")
+        symbol = "N" + {2: "²", 3: "³"}.get(abs(self.power), "")
+        if self.power > 0:
+            above = {"1": symbol, "-1": f"-{symbol}"}.get(above, f"{above} {symbol}")
+        elif self.power < 0:
+            below = symbol if below == "1" else f"({below} {symbol})"
+        name = above if below == "1" else f"{above}/{below}"
+        return {"1/2": "½", "-1/2": "−½"}.get(name, name.replace("-", "−"))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A probe and what the function answered there: None where it failed."""
+
+    probe: Probe
+    answer: Tensor | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A mistake that explains all the evidence, and the factor it comes with."""
+
+    mistake: Mistake
+    factor: Factor
+
+
+def close(answer: Tensor, value: Tensor, scale: Tensor, n: int, eps: float) -> bool:
+    """Equal to rounding, with room for what underflows in the dtype."""
+    tiny = torch.finfo(torch.float32 if eps > 1e-10 else torch.float64).tiny
+    return bool(((answer - value).abs() <= eps * (n + 8) * scale + 1e4 * n * tiny).all())
+
+
+def proportion(
+    answers: Sequence[Tensor | None],
+    counts: Sequence[int],
+    value: Callable[[int], Tensor],
+    scale: Callable[[int], Tensor],
+    eps: float,
+) -> Factor | None:
+    """The k and p of answer = k · Nᵖ · value, if they are the same at every point i; else None."""
+    known = [i for i, answer in enumerate(answers) if answer is not None]
+    other = [i for i in known if counts[i] != counts[known[0]]]
+    if not other:
+        return None
+    first, second = (_ratio(answers[i], value(i)) for i in (known[0], other[0]))
+    if not (first and second and first / second > 0):
+        return None
+    exact = math.log(first / second) / math.log(counts[known[0]] / counts[other[0]])
+    power = round(exact)
+    if abs(power) > 3 or abs(exact - power) > 1e-2:
+        return None
+    k = first / counts[known[0]] ** power
+    over, under = 0.0, 0.0
+    for i, (answer, n) in enumerate(zip(answers, counts, strict=True)):
+        due = value(i) * float(n) ** power
+        if answer is None or not bool(due.isfinite().all()):
+            if answer is not None or bool(due.isfinite().all()):
+                return None
+            continue
+        size = scale(i) * float(n) ** power
+        if not close(answer, k * due, _SLACK * abs(k) * size, n, eps):
+            return None
+        weight = torch.where(size > 0, 1 / size, 0.0) ** 2
+        over += float((weight * answer * due).sum())
+        under += float((weight * due * due).sum())
+    k = over / under
+    ratio = float(Fraction(k).limit_denominator(24))
+    return Factor(ratio if abs(ratio - k) <= 64 * eps * abs(k) else k, power)
+
+
+def _ratio(answer: Tensor | None, value: Tensor) -> float:
+    """The k that fits answer = k · value best; 0 where there is none."""
+    if answer is None or not bool(value.isfinite().all()):
+        return 0.0
+    under = float((value * value).sum())
+    return float((answer * value).sum()) / under if under > 0 else 0.0
+
+
+def explain(points: Sequence[Point], per_sample: bool, eps: float) -> Explanation | None:
+    """The mistake that explains every point; one without a factor goes before one that needs it."""
+    answers, counts = [point.answer for point in points], [point.probe.n for point in points]
+
+    def factor(mistake: Mistake) -> Factor | None:
+        def value(i: int) -> Tensor:
+            return _reduce(mistake(*_at(points[i].probe)), per_sample)
+
+        def scale(i: int) -> Tensor:
+            return _reduce(_scale(mistake, points[i].probe), per_sample)
+
+        return proportion(answers, counts, value, scale, eps)
+
+    for mistakes in (MISTAKES, _fitted(points, per_sample)):
+        found = [Explanation(mistake, found) for mistake in mistakes if (found := factor(mistake))]
+        if found:
+            return min(found, key=lambda item: item.factor not in (Factor(1.0), Factor(1.0, 1)))
+    return None
+
+
+def _at(probe: Probe) -> tuple[float, Tensor, Tensor]:
+    return probe.w, probe.x, probe.y
+
+
+def _reduce(terms: Tensor, per_sample: bool) -> Tensor:
+    return terms if per_sample or terms.dim() == 0 else terms.mean()
+
+
+def _scale(mistake: Mistake, probe: Probe) -> Tensor:
+    """The scale of the rounding of each term.
+
+    The right terms know theirs. For the others it is measured: by how much the value moves when w, x or y
+    move, a unit of relative change each; the signs of the moves differ so that they do not cancel in a mean.
+    """
+    if mistake is RIGHT:
+        return probe.scale
+    step = 2.0**-20
+    move = 1 + step * torch.cos(torch.arange(1.0, probe.n + 1, dtype=torch.float64))
+    w, x, y = _at(probe)
+    terms = mistake(w, x, y)
+    moved = (mistake(w * (1 + step), x, y), mistake(w, x * move, y), mistake(w, x, y * move))
+    return torch.stack([terms.abs(), *((other - terms).abs() / step for other in moved)]).sum(0)
+
+
+def _fitted(points: Sequence[Point], per_sample: bool) -> Iterator[Mistake]:
+    """The mistakes with a number of their own, an old w, a penalty or a bound, which the answers give."""
+    known = [(point.probe, point.answer) for point in points if point.answer is not None]
+    probe, answer = known[0]
+    stale = float((answer.mean() / 2 + (probe.x * probe.y).mean()) / (probe.x**2).mean())
+    message = f"It does not depend on w: it is the gradient at w = {stale:.6g}, whatever w it is given."
+    formula = f"2 x ({stale:.6g} x − y)"
+    yield Mistake(Cause.constant, formula, lambda w, x, y, r, g: 2 * x * (stale * x - y), message)
+    yield from _penalties(known, per_sample)
+    yield from _clips(known, per_sample)
+
+
+def _penalties(known: Sequence[tuple[Probe, Tensor]], per_sample: bool) -> Iterator[Mistake]:
+    """k · gradient + λ w, or + λ sign(w): k and λ by least squares, each equation weighed by its rounding."""
+    for power, signed in ((0, False), (1, False), (0, True), (1, True)):
+        rows = []
+        for probe, answer in known:
+            right, scale = _reduce(probe.right, per_sample), _reduce(probe.scale, per_sample)
+            penalty = torch.full_like(right, math.copysign(1.0, probe.w) if signed else probe.w)
+            rows.append((torch.stack([right * probe.n**power, penalty, answer]) / scale).reshape(3, -1))
+        table = torch.cat(rows, dim=1)
+        k, rate = torch.linalg.lstsq(table[:2].T, table[2]).solution.tolist()
+        name = "sign(w)" if signed else "w"
+        message = f"A weight penalty is in it: it adds {rate:.6g} {name} to the gradient."
+        if not signed and abs(rate - 1) < 1e-6 and k < 0:
+            message = f"This is the weight after an update with lr = {-k:.6g}, not the gradient."
+        formula = f"{k:.6g} gradient + {rate:.6g} {name}".replace("1 gradient", "gradient")
+        yield Mistake(Cause.other_loss, formula, _penalised(k, power, rate, signed), message)
+
+
+def _penalised(k: float, power: int, rate: float, signed: bool) -> Terms:
+    return lambda w, x, y, r, g: k * len(x) ** power * g + rate * (math.copysign(1.0, w) if signed else w)
+
+
+def _clips(known: Sequence[tuple[Probe, Tensor]], per_sample: bool) -> Iterator[Mistake]:
+    """The gradient, or each sample's, cut at the largest answer there is."""
+    low, high = min(float(a.min()) for _, a in known), max(float(a.max()) for _, a in known)
+    if low == high:
+        return
+    bound = max((float(a.abs().max()) for probe, a in known if probe.n == 1 or per_sample), default=0.0)
+    size, answer = max((float(probe.right.mean().abs()), float(a.abs().max())) for probe, a in known)
+    norm = answer * (size + 1e-6) / size  # torch.nn.utils.clip_grad_norm_ adds this 1e-6
+    clipped: tuple[tuple[str, float, Terms], ...] = (
+        ("the gradient clamped", high, lambda w, x, y, r, g: g.mean().clamp(low, high)),
+        ("each sample's gradient clamped", bound, lambda w, x, y, r, g: g.clamp(-bound, bound)),
+        (
+            "the gradient scaled",
+            norm,
+            lambda w, x, y, r, g: g.mean() * min(1.0, norm / (g.mean().abs() + 1e-6)),
+        ),
+    )
+    for formula, cut, terms in clipped:
+        message = f"The gradient is clipped: its direction is right, but its size is cut at {cut:.6g}."
+        yield Mistake(Cause.saturated, f"{formula} at {cut:.6g}", terms, message)
