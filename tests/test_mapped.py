@@ -157,7 +157,11 @@ SHARDS = [
     ),
     ("pickle.npy", "y0.npy", "pickle.npy: holds pickled objects, which are never loaded; save it as float64"),
     ("table.npy", "y0.npy", "table.npy: has shape (5, 1), not (n,); save it as a.reshape(-1)"),
-    ("torn.npy", "y0.npy", "torn.npy: has 160 bytes, but its header speaks of 168; copy or save it again"),
+    (
+        "torn.npy",
+        "y0.npy",
+        "torn.npy: is 160 bytes long, which does not fit its 5 of float64; copy or save it again",
+    ),
 ]
 
 

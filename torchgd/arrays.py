@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import io
 import os
+import reprlib
 import struct
 import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from tokenize import TokenError
 from typing import IO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
@@ -66,14 +68,17 @@ def read_header(file: IO[bytes], name: str, size: int) -> Header:
     if dtype.hasobject:
         raise InputError(f"{name}: holds pickled objects, which are never loaded; save it as float64")
     if dtype.kind not in "iuf":
-        raise InputError(f"{name}: holds {dtype}, not real numbers; save it as float64")
+        raise InputError(f"{name}: holds {reprlib.repr(str(dtype))}, not real numbers; save it as float64")
     if len(shape) != 1:
-        raise InputError(f"{name}: has shape {shape}, not (n,); save it as a.reshape(-1)")
+        raise InputError(f"{name}: has shape {reprlib.repr(shape)}, not (n,); save it as a.reshape(-1)")
     if shape[0] < 1:
         raise InputError(f"{name}: is empty; give at least one sample")
     end = head.tell() + shape[0] * dtype.itemsize
     if end != size:
-        raise InputError(f"{name}: has {size} bytes, but its header speaks of {end}; copy or save it again")
+        numbers = f"{reprlib.repr(shape[0])} of {dtype}"
+        raise InputError(
+            f"{name}: is {size} bytes long, which does not fit its {numbers}; copy or save it again"
+        )
     return Header(dtype, shape[0], head.tell(), end)
 
 
@@ -116,8 +121,11 @@ def read_npz(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[
         except InputError:
             raise
         except _TORN as error:
+            why = shorten(
+                str(error) or "it ends early", 60, placeholder=" ..."
+            )  # zipfile quotes the file's bytes
             raise InputError(
-                f"{shown(path)}: is not a whole .npz file ({error}); save it with numpy.savez"
+                f"{shown(path)}: is not a whole .npz file ({why}); save it with numpy.savez"
             ) from None
     if len(x) != len(y):
         raise InputError(
