@@ -146,24 +146,28 @@ def stability(
         >>> stability(*course(), lr=0.25).converges, stability(*course()).limit
         (False, 0.21428571428571427)
     """
+    epoch = epoch_of(x, y, method=method, batch_size=batch_size, order=order, loss=loss, seed=seed)
+    return certify(epoch, lr, method=method, order=order, tolerance=tolerance)
+
+
+def certify(epoch: Epoch, lr: float | None, *, method: str, order: str, tolerance: float) -> Certificate:
+    """The certificate of an epoch, see :func:`stability`."""
     if lr is not None and not (math.isfinite(lr) and lr > 0):
         raise InputError(f"lr is {lr!r}; give a finite number above 0")
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance is {tolerance!r}; give a number between 0 and 1, e.g. 1e-6")
-    epoch = epoch_of(x, y, method=method, batch_size=batch_size, order=order, loss=loss, seed=seed)
-    intervals = epoch.intervals()
     chosen = epoch.best_lr if lr is None else lr
     log_factor = epoch.log_factor(chosen)
     place, spread = epoch.place(chosen)
     return Certificate(
         method=method,
         order=order,
-        loss=loss,
+        loss=epoch.updates.loss,
         batch_size=epoch.updates.batch_size,
-        n=len(x),
+        n=len(epoch.updates.squares),
         lr=chosen,
-        limit=intervals[0][1],
-        intervals=intervals,
+        limit=epoch.intervals[0][1],
+        intervals=epoch.intervals,
         almost_sure=epoch.almost_sure,
         best_lr=epoch.best_lr,
         best_factor=0.0 if isinstance(epoch, FixedOrder) else epoch.factor(epoch.best_lr),

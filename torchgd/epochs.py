@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from numpy.polynomial.legendre import leggauss
@@ -85,6 +86,7 @@ class FixedOrder:
             1 / self.h.max().item()
         )  # the smallest lr at which one factor is 0 (and the others ≥ 0)
 
+    @cached_property
     def intervals(self) -> Intervals:
         return converging_intervals(self.h.numpy())
 

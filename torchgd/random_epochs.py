@@ -41,6 +41,7 @@ class RandomEpoch:
         """The mean and the standard deviation of the settled error."""
         raise NotImplementedError
 
+    @property
     def intervals(self) -> Intervals:
         return ((0.0, self.limit),)
 

@@ -14,6 +14,7 @@ from torchgd.certificate import Epoch, epoch_of
 from torchgd.epochs import Updates, compose
 from torchgd.errors import InputError
 from torchgd.gradient import cost
+from torchgd.history import History
 
 BLOCK = 1 << 18  # numbers of one block of updates times learning rates: what fits into the cache
 
@@ -44,6 +45,27 @@ class Sweep:
         """The epochs to the tolerance that the certificate says, a real number; inf beyond the limit."""
         log_factor = self.epoch.log_factor(lr)
         return math.log(self.tolerance) / log_factor if log_factor < 0 else math.inf
+
+    def history(self, index: int) -> History:
+        """The run of one learning rate by its ends of epochs, as far as it is finite."""
+        weight, costs = self.weight[:, index], self.cost[:, index]
+        finite = int((weight.isfinite() & costs.isfinite()).sum())
+        epoch, n = torch.arange(finite), len(self.epoch.updates.squares)
+        none = weight[:0]
+        return History(
+            epoch=epoch,
+            end_update=epoch * math.ceil(n / self.epoch.updates.batch_size),
+            end_samples=epoch * n,
+            weight=weight[:finite],
+            cost=costs[:finite],
+            update=epoch[:0],
+            samples_seen=epoch[:0],
+            update_weight=none,
+            gradient=none,
+            loss_before=none,
+            loss_after=none,
+            status="finished" if finite == len(weight) else "diverged",
+        )
 
 
 def sweep_lr(
@@ -85,9 +107,9 @@ def sweep_lr(
 
     Example:
         >>> from torchgd import course, sweep_lr
-        >>> sweep = sweep_lr(*course(), lr_min=0.01, lr_max=0.25, points=25, linear=True)
+        >>> sweep = sweep_lr(*course(), lr_min=0.02, lr_max=0.25, points=24, linear=True)
         >>> sweep.epochs[0].item(), sweep.lr[sweep.best].item(), sweep.epochs[-1].item()
-        (142.0, 0.11, inf)
+        (67.0, 0.11, inf)
     """
     if points < 2:
         raise InputError(f"points is {points}; give 2 or more")
@@ -98,7 +120,7 @@ def sweep_lr(
     if not math.isfinite(w0):
         raise InputError(f"w0 is {w0}; give a finite number")
     epoch = epoch_of(x, y, method=method, batch_size=batch_size, order=order, loss=loss, seed=seed)
-    limit = epoch.intervals()[0][1]
+    limit = epoch.intervals[0][1]
     low = limit / 100 if lr_min is None else lr_min
     high = limit * 1.5 if lr_max is None else lr_max
     if not (0 < low < high < math.inf):

@@ -1,0 +1,126 @@
+"""``torchgd sweep``: all learning rates at once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from torchgd.cli import app, terminal
+from torchgd.cli import options as opt
+from torchgd.cli.stability import Loss, LossOption, ToleranceOption
+
+
+@app.command(epilog="Example: torchgd sweep hubble --method sgd --lr-min 0.001 --lr-max 1 --points 1000")
+def sweep(
+    data: opt.DataArgument = "course",
+    x: opt.XOption = None,
+    y: opt.YOption = None,
+    lr_min: Annotated[
+        float | None, typer.Option(help="The smallest lr; 1 % of the limit unless told.")
+    ] = None,
+    lr_max: Annotated[
+        float | None, typer.Option(help="The largest lr; 150 % of the limit unless told.")
+    ] = None,
+    points: Annotated[int, typer.Option(help="How many learning rates.")] = 100,
+    linear: Annotated[bool, typer.Option("--linear", help="Evenly spaced; else by equal ratios.")] = False,
+    method: opt.MethodOption = opt.Method.gd,
+    epochs: opt.EpochsOption = 100,
+    batch_size: opt.BatchSizeOption = None,
+    order: opt.OrderOption = opt.Order.sequential,
+    loss: LossOption = Loss.mean,
+    tolerance: ToleranceOption = 1e-6,
+    seed: opt.SeedOption = 0,
+    weight: opt.WeightOption = 1.0,
+    logdir: opt.LogdirOption = Path("runs"),
+    name: opt.NameOption = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option("--tensorboard", help="Log each lr as a run: curves, and a row in the HPARAMS tab."),
+    ] = False,
+    as_json: opt.JsonOption = False,
+) -> None:
+    """Train at many learning rates at once; how many epochs does each take?"""
+    asked = opt.sampling(method, batch_size, order)
+    dataset = opt.read_data(data, x, y, opt.Dtype.float64, "cpu")
+    opt.check_start(weight)
+
+    from torchgd.figures import METHOD_NAMES, to_png
+    from torchgd.figures_stability import sweep_figure
+    from torchgd.run import experiment_name
+    from torchgd.runlog import RunLog, new_folder, write_config, write_text
+    from torchgd.sweep import sweep_lr
+
+    samples, targets = dataset
+    settings: dict[str, Any] = {
+        "points": points,
+        "linear": linear,
+        "epochs": epochs,
+        **asked,
+        "loss": loss.value,
+        "w0": weight,
+        "tolerance": tolerance,
+        "seed": seed,
+    }
+    with terminal.progress(epochs, "sweep") as on_epoch:
+        swept = sweep_lr(samples, targets, lr_min, lr_max, **settings, on_epoch=on_epoch)
+    title = f"{dataset.name}, {METHOD_NAMES[method.value]}: {points} learning rates"
+    picture, *_ = to_png(sweep_figure(swept, method.value, linear=linear, title=title))
+    folder = new_folder(logdir, experiment_name(dataset), name or f"sweep-{method.value}")
+    (folder / "sweep.png").write_bytes(picture)
+    write_config(folder, {"data": data, "x": x, "y": y, "lr_min": lr_min, "lr_max": lr_max, **settings})
+    columns = {
+        "lr": swept.lr.tolist(),
+        "epochs": swept.epochs.tolist(),
+        "predicted": [swept.predicted(rate) for rate in swept.lr.tolist()],
+        "weight": swept.weight[-1].tolist(),
+        "cost": swept.cost[-1].tolist(),
+    }
+    write_text(folder / "sweep.csv", _csv(columns))
+    if tensorboard:
+        for index, rate in enumerate(columns["lr"]):
+            history = swept.history(index)
+            own = new_folder(folder.parent, folder.name, f"lr-{rate:.6g}")
+            row = {"method": method.value, "lr": rate, "batch_size": swept.epoch.updates.batch_size}
+            with RunLog(own, row, epochs=epochs, updates=int(history.end_update[-1]) or 1) as log:
+                log.write(history)
+                log.finish(history)
+
+    reached = math.isfinite(columns["epochs"][swept.best])
+    answer: dict[str, Any] = {
+        "best_lr": columns["lr"][swept.best] if reached else None,
+        "best_epochs": columns["epochs"][swept.best],
+        "limit": swept.epoch.intervals[0][1],
+        "certificate_best_lr": swept.epoch.best_lr,
+        "intervals": swept.epoch.intervals,
+        "tolerance": tolerance,
+        "run_dir": str(folder),
+    }
+    if as_json:
+        terminal.print_json({**answer, **columns})
+        return
+    best = (
+        f"{answer['best_lr']:.6g}, {answer['best_epochs']:g} epochs"
+        if reached
+        else f"none in {epochs} epochs"
+    )
+    rows = [
+        [f"best of {points} learning rates", best],
+        ["limit", f"{answer['limit']:.10g}"],
+        ["best by the certificate", f"{answer['certificate_best_lr']:.10g}"],
+        ["picture", str(folder / "sweep.png")],
+        ["numbers", str(folder / "sweep.csv")],
+    ]
+    terminal.table(["", "value"], rows)
+
+
+def _csv(columns: dict[str, list[float]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()
