@@ -56,7 +56,7 @@ class EpochMap:
             1 - other.scale, other.center - self.center
         )  # the other's drift from our centre
         drift = times(other.scale, self.drift) + moved
-        return EpochMap(times(self.scale, other.scale), number_or_inf(drift), self.center)
+        return EpochMap(times(other.scale, self.scale), number_or_inf(drift), self.center)
 
     def after(self, epochs: int) -> EpochMap:
         """The map of this many epochs, by repeated squaring: O(log epochs), and exact near scale = 1.
@@ -78,7 +78,7 @@ class EpochMap:
 
 
 def times(scale: float, value: float) -> float:
-    """The product, but inf · 0 is 0 (what is at the centre stays there) and 0 · inf is inf (it has diverged)."""
+    """The product, but inf · 0 is 0 (what is at the centre stays) and 0 · inf is inf (it has diverged)."""
     return number_or_inf(scale * value) if value else 0.0
 
 
@@ -123,7 +123,7 @@ class Tree:
         scale, shift = self.heap[:, 1].tolist()
         return scale, shift
 
-    def prefixes(self, counts: list[int]) -> tuple[list[float], list[float]]:
+    def prefixes(self, counts: list[int]) -> list[tuple[float, float]]:
         """The maps of the first so many leaves: one node for each binary digit 1 of the count."""
         digits = torch.arange(self.height, -1, -1, device=self.heap.device).unsqueeze(1)
         above = torch.tensor(counts, device=self.heap.device) >> digits  # nodes of each size before the count
@@ -133,4 +133,4 @@ class Tree:
         for a, b in zip(factors, terms, strict=True):
             shift = torch.addcmul(b, a, shift)
             scale = a * scale
-        return scale.tolist(), shift.tolist()
+        return list(zip(scale.tolist(), shift.tolist(), strict=True))

@@ -1,0 +1,326 @@
+"""Whole epochs as one map, against loops in plain Python that know nothing of maps."""
+
+import math
+import sys
+from collections.abc import Iterator
+from decimal import Decimal, localcontext
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from torchgd import EpochMap, InputError, affine, compiled, epoch_map
+from torchgd.affine import epoch_map_of_blocks, prefix_maps
+
+
+def loop(x: Tensor, y: Tensor, lr: float, batch_size: int = 1, w: float = 1.0) -> list[float]:
+    """The weight before the epoch and after each of its updates, one sample after another."""
+    weights = [w]
+    for begin in range(0, len(x), batch_size):
+        xs, ys = x[begin : begin + batch_size].tolist(), y[begin : begin + batch_size].tolist()
+        w -= lr * (sum(2 * a * (w * a - b) for a, b in zip(xs, ys, strict=True)) / len(xs))
+        weights.append(w)
+    return weights
+
+
+def samples(n: int, seed: int = 0, noise: float = 1.0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, generator=generator, dtype=torch.float64)
+    return x, 3 * x + noise * torch.randn(n, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture(params=[1 << 18, 8], ids=["one block", "blocks of 8"])
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """With blocks of 8 samples a small epoch takes the paths of a large one."""
+    monkeypatch.setitem(affine._BLOCK, "cpu", request.param)
+    return int(request.param)
+
+
+# Both sides round once or twice an update, each by eps/2 = 1.1e-16 of a weight near 3, and the factors
+# |a| < 1 forget old errors: 1e-13 leaves room for 300 roundings that all point the same way.
+def near(weights: list[float]) -> Any:
+    return pytest.approx(weights, rel=1e-13, abs=0)
+
+
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 20, 99, 100, 1000])
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 100])
+def test_every_prefix_is_the_loop(n: int, batch_size: int) -> None:
+    x, y = samples(n)
+    weights = loop(x, y, 0.05, batch_size)
+    prefixes = prefix_maps([(x, y)], 0.05, batch_size, range(len(weights)))
+    assert [prefix(1.0) for prefix in prefixes] == near([*weights, weights[-1]])
+    assert [epoch_map(x, y, 0.05, batch_size)(1.0)] == near([weights[-1]])
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    st.integers(1, 40),
+    st.lists(st.integers(0, 6), max_size=4),
+    st.sampled_from([8, 1 << 18]),
+)
+def test_blocks_make_no_difference(lengths: list[int], batch_size: int, gaps: list[int], block: int) -> None:
+    x, y = samples(sum(lengths))
+    weights = loop(x, y, 0.05, batch_size)
+    stops = [stop for stop in (sum(gaps[: i + 1]) for i in range(len(gaps))) if stop < len(weights)]
+    blocks = zip(x.split(lengths), y.split(lengths), strict=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(affine._BLOCK, "cpu", block)
+        prefixes = prefix_maps(blocks, 0.05, batch_size, torch.tensor(stops))
+    assert [prefix(1.0) for prefix in prefixes] == near([weights[stop] for stop in stops] + weights[-1:])
+
+
+def test_the_course(course_data: tuple[Tensor, Tensor]) -> None:
+    x, y = course_data
+    in_order, full = epoch_map(x, y, 0.01), epoch_map(x, y, 0.01, 3)
+    assert in_order(1.0) == pytest.approx(1.260688, rel=1e-15)
+    assert in_order.after(2)(1.0) == pytest.approx(1.453417766656, rel=1e-15)
+    assert in_order.after(100)(1.0) == pytest.approx(1.9999999999999236, rel=1e-15)
+    assert in_order.scale == pytest.approx((1 - 0.02) * (1 - 0.08) * (1 - 0.18), rel=1e-15)
+    assert full.after(100)(1.0) == pytest.approx(1.9999444396553017, rel=1e-14)
+    assert full.scale == pytest.approx(1 - 0.01 * 28 / 3, rel=1e-15)
+    assert (in_order.fixed_point, full.fixed_point) == pytest.approx((2, 2), rel=1e-15)
+    assert in_order.converges
+    assert not epoch_map(x, y, 0.25).converges
+    assert epoch_map(x, y, 0.5).scale == 0  # the island: the first sample alone lands on w = 2
+    assert epoch_map(x, y, 0.5)(1.0) == 2
+
+
+def test_scale_and_shift_are_the_map() -> None:
+    x, y = samples(500)
+    epoch = epoch_map(x, y, 0.001)
+    for w in (-5.0, 0.0, 1e6):
+        assert epoch(w) == pytest.approx(epoch.scale * w + epoch.shift, rel=1e-14)
+    assert epoch(torch.tensor(1.0)) == epoch(1.0)
+
+
+number = st.floats(-2, 2)
+maps = st.builds(EpochMap, number, number, number)
+
+
+@given(maps, maps, number)
+def test_then_applies_one_after_the_other(first: EpochMap, second: EpochMap, w: float) -> None:
+    # All numbers are below 40, and each side rounds at most ten times.
+    assert first.then(second)(w) == pytest.approx(
+        second(first(w)), rel=0, abs=10 * 40 * sys.float_info.epsilon
+    )
+
+
+@given(maps, st.integers(0, 40), number)
+def test_after_applies_so_many_times(epoch: EpochMap, epochs: int, w: float) -> None:
+    expected = w
+    for _ in range(epochs):
+        expected = epoch(expected)
+    size = max(1, abs(epoch.scale)) ** epochs * (6 + 4 * epochs)  # no intermediate weight is larger
+    assert epoch.after(epochs)(w) == pytest.approx(expected, rel=0, abs=4 * (epochs + 2) * size * 2.3e-16)
+
+
+@given(maps)
+def test_the_fixed_point_is_fixed(epoch: EpochMap) -> None:
+    if epoch.scale == 1:
+        assert math.isnan(epoch.fixed_point)
+    elif abs(1 - epoch.scale) > 1e-3:  # nearer to 1 the fixed point itself is ill-conditioned
+        assert epoch(epoch.fixed_point) == pytest.approx(epoch.fixed_point, rel=1e-12, abs=1e-12)
+
+
+def test_many_epochs_near_scale_one() -> None:
+    # (1 − aᵏ)/(1 − a) would lose all digits of 1 − a = 2⁻⁵⁰; k = 2²⁰ epochs of drift 1 go to (1 − aᵏ)/(1 − a)
+    # = k − k(k−1)/2 · 2⁻⁵⁰ + …, whose second term is 5e-10 of the first.
+    a, k = 1 - 2.0**-50, 2**20
+    with localcontext() as context:
+        context.prec = 60
+        exact = float((1 - Decimal(a) ** k) / (1 - Decimal(a)))
+    assert EpochMap(a, 1.0).after(k)(0.0) == pytest.approx(exact, rel=1e-15)
+    assert EpochMap(1.0, 0.5).after(1000)(2.0) == 502
+    assert EpochMap(-1.0, 1.0).after(10**9)(0.25) == 0.25
+    assert EpochMap(-1.0, 1.0).after(10**9 + 1)(0.25) == 0.75
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("lr", [1e-4, 0.05, 0.4])
+def test_the_error_is_no_larger_than_a_few_times_the_loops(dtype: torch.dtype, lr: float) -> None:
+    x, y = (values.to(dtype) for values in samples(3000, seed=3))
+    with localcontext() as context:
+        context.prec = 60
+        exact, two_lr = Decimal(1), 2 * Decimal(lr)
+        for a, b in zip(map(Decimal, x.tolist()), map(Decimal, y.tolist()), strict=True):
+            exact -= two_lr * a * (exact * a - b)
+    w = torch.tensor(1.0, dtype=dtype)
+    for a, b in zip(x, y, strict=True):
+        w = w - lr * (2 * a * (w * a - b))
+    own = abs(Decimal(w.item()) - exact)
+    rounding = Decimal(torch.finfo(dtype).eps) * abs(exact)  # of a loop that was lucky
+    assert abs(Decimal(epoch_map(x, y, lr)(1.0)) - exact) <= 3 * max(own, rounding)
+
+
+def test_a_scale_that_underflows_is_harmless() -> None:
+    x, y = samples(5000, noise=0.1)
+    epoch = epoch_map(x, y, 0.3)
+    assert epoch.scale == 0
+    assert epoch(1e300) == epoch(-1.0) == pytest.approx(loop(x, y, 0.3)[-1], rel=1e-12)
+
+
+@pytest.mark.parametrize("later", [3.0, 30.0], ids=["grows", "overflows"])
+def test_a_zero_factor_lands_and_stays(later: float) -> None:
+    """The first sample, of lr = 1/(2x²), lands on w = 2 exactly; the others find no error to grow."""
+    x = torch.tensor([1.0] + [later] * 1000).double()
+    assert loop(x, 2 * x, 0.5)[-1] == 2
+    epoch = epoch_map(x, 2 * x, 0.5)
+    assert (epoch.scale, epoch(1.0), epoch(-1e9), epoch.after(7)(5.0)) == (0, 2, 2, 2)
+
+
+def test_at_the_solution_an_overflowing_epoch_stays_there() -> None:
+    x = torch.full((1000,), 3.0).double()
+    epoch = epoch_map(x, 2 * x, 0.5)
+    assert loop(x, 2 * x, 0.5, w=2.0)[-1] == epoch(2.0) == epoch.after(9)(2.0) == 2
+    assert not math.isfinite(loop(x, 2 * x, 0.5)[-1])
+    assert [abs(w) for w in (epoch(1.0), epoch.after(3)(1.0), epoch.then(EpochMap(0.0))(1.0))] == [
+        math.inf
+    ] * 3
+    assert not epoch.converges
+
+
+def test_an_overflow_that_comes_back() -> None:
+    """The map answers with the weight, or that it diverged, where the loop passes 1e308: never NaN."""
+    generator = torch.Generator().manual_seed(1)
+    for size, back in ((100, 100), (600, 900), (2000, 3000), (2000, 9000)):
+        up, down = torch.full((size,), 2.0).double(), torch.full((back,), 0.8).double()  # a = −3 and 0.36
+        x = torch.cat([up, down])
+        y = 2 * x + torch.randn(len(x), generator=generator, dtype=torch.float64)
+        expected, answer = loop(x, y, 0.5)[-1], epoch_map(x, y, 0.5)(1.0)
+        assert not math.isnan(answer)
+        if math.isfinite(answer) and math.isfinite(expected):
+            # 3^size of growth multiplies each side's rounding, and 0.36^back shrinks it again.
+            grown = 1e-16 * size * math.exp(min(600, size * math.log(3) + back * math.log(0.36)))
+            assert answer == pytest.approx(expected, rel=1e-12, abs=10 * grown)
+        else:
+            assert size > 640  # 3^646 is beyond the range of float64
+            assert math.isinf(answer)
+
+
+def test_samples_of_zero_and_huge_samples() -> None:
+    zero = torch.zeros(5).double()
+    epoch = epoch_map(zero, zero, 0.1)
+    assert (epoch.scale, epoch(3.0), epoch.converges) == (1, 3, False)
+    huge = torch.tensor([1e200, 1e-200], dtype=torch.float64)
+    assert math.isinf(epoch_map(huge, huge, 0.1)(3.0))
+
+
+def _loaded(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for begin in range(0, len(x), 1000):
+        yield x[begin : begin + 1000].clone(), y[begin : begin + 1000].clone()
+
+
+def test_a_stream_is_read_once_and_shuffled_epochs_compose() -> None:
+    x, y = samples(4321)
+    w = 1.0
+    composed = EpochMap()
+    for epoch in range(3):
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch))
+        w = loop(x[order], y[order], 0.01, w=w)[-1]
+        composed = composed.then(epoch_map_of_blocks(_loaded(x[order], y[order]), 0.01))
+    assert composed(1.0) == pytest.approx(w, rel=1e-12)
+
+
+def test_strides_gradients_and_other_dtypes() -> None:
+    x, y = samples(300)
+    expected = epoch_map(x, y, 0.01)(1.0)
+    columns = torch.stack([x, y], dim=1).requires_grad_()
+    assert epoch_map(columns[:, 0], columns[:, 1], 0.01)(1.0) == expected
+    by_seven = epoch_map(columns[:, 0], columns[:, 1], 0.01, 7)
+    assert by_seven(1.0) == pytest.approx(epoch_map(x, y, 0.01, 7)(1.0), rel=1e-15)  # sums in another order
+    half = epoch_map(x.half(), y.half(), 0.01)
+    assert half == epoch_map(x.half().double(), y.half().double(), 0.01)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.*:DeprecationWarning"
+)  # torch's own, on its way to the compiler
+def test_compiled_is_the_same_map() -> None:
+    if compiled.chunk_maps("cpu") is None:
+        pytest.skip("no compiler here")
+    x, y = samples(2 * compiled.BLOCK + 777)
+    for stops in ([], [100], [compiled.BLOCK + 3]):
+        eager = prefix_maps([(x, y)], 1e-7, 1, stops, compiled=False)
+        quick = prefix_maps([(x, y)], 1e-7, 1, stops, compiled=True)
+        # Trees of another shape: 2²¹ roundings of eps/2, of random sign, are below 2e-13.
+        assert [m(1.0) for m in quick] == pytest.approx([m(1.0) for m in eager], rel=1e-12)
+        assert [m.scale for m in quick] == pytest.approx([m.scale for m in eager], rel=1e-12)
+    x[: compiled.BLOCK] = 1
+    x[1:4] = 1000  # overflows in the compiled pass; the loop has landed on w = 2 before
+    assert epoch_map(x, 2 * x, 0.5, compiled=True)(1.0) == 2
+
+
+def test_without_a_compiler_it_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **options: object) -> object:
+        def fail(*args: object) -> object:
+            raise RuntimeError("no C++ compiler")
+
+        return fail
+
+    monkeypatch.setattr(compiled, "BLOCK", 64)
+    monkeypatch.setattr(torch, "compile", broken)
+    compiled.chunk_maps.cache_clear()
+    x, y = samples(1000)
+    assert epoch_map(x, y, 0.01, compiled=True) == epoch_map(x, y, 0.01)
+    compiled.chunk_maps.cache_clear()
+
+
+one = torch.ones(3).double()
+holed = torch.ones(10).double().index_fill(0, torch.tensor(6), math.nan)
+ERRORS = [
+    ([(one, one)], {"lr": 0.0}, "lr must be finite and above 0, not 0.0"),
+    ([(one, one)], {"lr": math.nan}, "lr must be finite and above 0, not nan"),
+    ([(one, one)], {"batch_size": 0}, "batch_size must be 1 or more, not 0"),
+    ([(one, one)], {"stops": [2, 1]}, "stops must ascend"),
+    ([(one, one)], {"stops": [-1]}, "stops must ascend"),
+    ([(one, one)], {"stops": [4]}, "stop 4 is beyond the epoch, which has 3 updates"),
+    ([], {}, "there are no samples"),
+    ([(one, one), (one, one[:2])], {}, r"in block 2 x has shape \(3,\) and y \(2,\); give one y for each x"),
+    ([(one.view(3, 1), one)], {}, r"in block 1 x has shape \(3, 1\) and y \(3,\)"),
+    ([(one, one), (one[:0], one[:0])], {}, r"in block 2 x has shape \(0,\)"),
+    (
+        [(one.long(), one.long())],
+        {},
+        "in block 1 x has dtype torch.int64 on cpu and y torch.int64 on cpu; convert",
+    ),
+    ([(one, one.float())], {}, "x has dtype torch.float64 on cpu and y torch.float32 on cpu; convert both"),
+    (
+        [(one, one), (one.float(), one.float())],
+        {},
+        "in block 2 x has dtype torch.float32 on cpu, but torch.float64",
+    ),
+    (
+        [(one, one), (holed, 2 * holed)],
+        {},
+        "sample 9, counted from 0, is x = nan, y = nan; mend it or leave it out",
+    ),
+    ([(one, one), (holed, holed)], {"batch_size": 4}, "sample 9, counted from 0"),
+    ([(one, one), (holed, holed)], {"batch_size": 99}, "sample 9, counted from 0"),
+    ([(one, one / 0)], {}, "sample 0, counted from 0, is x = 1.0, y = inf"),
+]
+
+
+@pytest.mark.parametrize(("blocks", "options", "message"), ERRORS)
+def test_errors(blocks: list[tuple[Tensor, Tensor]], options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prefix_maps(blocks, **{"lr": 0.01, **options})  # type: ignore[arg-type]
+
+
+def test_negative_epochs() -> None:
+    with pytest.raises(InputError, match="epochs must be 0 or more, not -1"):
+        EpochMap().after(-1)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("batch_size", [1, 7, 10**6])
+def test_on_cuda(batch_size: int) -> None:
+    x, y = samples(100_000)
+    stops = range(0, 1 + len(x) // batch_size, max(1, len(x) // batch_size // 50))
+    here = prefix_maps([(x, y)], 1e-5, batch_size, stops)
+    there = prefix_maps([(x.cuda(), y.cuda())], 1e-5, batch_size, stops)
+    assert [m(1.0) for m in there] == pytest.approx([m(1.0) for m in here], rel=1e-12)
