@@ -11,21 +11,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
+from torchgd.atomic import write_whole
 from torchgd.errors import InputError
+from torchgd.eventfile import EventFile
 from torchgd.history import History
 
 MOST_POINTS = 1000  # TensorBoard shows no more of a curve
@@ -70,39 +68,40 @@ def check_name(name: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, text.encode())
 
 
 class RunLog:
-    """Writes one run as it goes; a context manager, which closes the event file on an exception too.
+    """Writes one run as it goes; a context manager: what an exception breaks off has its history.csv too.
 
     Args:
         folder: the run's folder, which exists.
         hyperparameters: numbers and words for the HPARAMS tab.
         epochs: epochs of the whole run.
         updates: updates of the whole run.
+        past: what the run has done before; the event file begins with it, and takes the older one's place.
 
     Example:
+        >>> import tempfile
         >>> from torchgd import GradientDescent, LinearModel, course, train
         >>> folder = new_folder(Path(tempfile.mkdtemp()), "course", "gd")
         >>> model = LinearModel(1.0, dtype=torch.float64)
         >>> optimizer = GradientDescent(model.parameters())
         >>> with RunLog(folder, {"lr": 0.01}, epochs=100, updates=100) as log:
-        ...     log.finish(train(model, *course(), optimizer, on_progress=log.on_progress))
+        ...     history = train(model, *course(), optimizer, on_progress=lambda part, place: log.write(part))
+        ...     log.finish(history)
         >>> sorted(file.suffix for file in folder.iterdir())[0]
         '.csv'
     """
 
     def __init__(
-        self, folder: Path, hyperparameters: Mapping[str, float | str], *, epochs: int, updates: int
+        self,
+        folder: Path,
+        hyperparameters: Mapping[str, float | str],
+        *,
+        epochs: int,
+        updates: int,
+        past: History | None = None,
     ) -> None:
         self.folder = folder
         self._totals = {"epoch": epochs, "update": updates}
@@ -110,42 +109,53 @@ class RunLog:
             "epoch": -1,
             "update": -1,
         }  # the last of MOST_POINTS buckets in which a point was written
-        self._writer = EventFileWriter(str(folder), max_queue_size=1000)
+        self._parts: list[History] = []
+        self._events = EventFile(folder)
         experiment, start, self._end = hparams(dict(hyperparameters), {"epoch/cost": 0.0})
         for summary in (experiment, start):
-            self._add(0, summary)
+            self._events.add(0, summary)
+        if past is not None:
+            self.write(past)
+        self._events.publish()
 
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._writer.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is None:
+            self._events.close()
+            return
+        with suppress(OSError):  # the disk may be what the exception is about
+            self._events.close()
+            if self._parts:
+                self._write_history(History.join(self._parts))
 
     def write(self, part: History) -> None:
         """Write what is new in the history, and flush it."""
+        self._parts.append(part)
         for i in self._thinned("epoch", part.epoch):
             values = {"epoch/cost": part.cost[i], **_named("epoch/weight", part.weight[i])}
-            self._add(int(part.epoch[i]), _scalars(values))
+            self._events.add(int(part.epoch[i]), _scalars(values))
         for i in self._thinned("update", part.update):
             values = {
                 "update/loss": part.loss_before[i],
                 "update/gradient": part.gradient[i],
                 **_named("update/weight", part.update_weight[i]),
             }
-            self._add(int(part.samples_seen[i]), _scalars(values))
-        self._writer.flush()
+            self._events.add(int(part.samples_seen[i]), _scalars(values))
+        self._events.flush()
 
     def picture(self, tag: str, png: bytes, width: int, height: int) -> None:
         """Write a picture to the IMAGES tab and, as ``<tag>.png``, to the folder."""
         image = Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=4)
-        self._add(0, Summary(value=[Summary.Value(tag=tag, image=image)]))
-        (self.folder / f"{tag}.png").write_bytes(png)
+        self._events.add(0, Summary(value=[Summary.Value(tag=tag, image=image)]))
+        write_whole(self.folder / f"{tag}.png", png)
 
     def finish(self, history: History) -> None:
         """Write history.csv and that the run has ended."""
-        write_text(self.folder / "history.csv", history_csv(history))
-        self._add(0, self._end)
-        self._writer.flush()
+        self._write_history(history)
+        self._events.add(0, self._end)
+        self._events.flush()
 
     def _thinned(self, axis: str, numbers: Tensor) -> Iterator[int]:
         """The rows to write: the first in each of MOST_POINTS equal stretches of the whole run."""
@@ -155,8 +165,8 @@ class RunLog:
             self._buckets[axis] = int(buckets[-1])
         yield from fresh.nonzero().reshape(-1).tolist()
 
-    def _add(self, step: int, summary: Any) -> None:
-        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+    def _write_history(self, history: History) -> None:
+        write_text(self.folder / "history.csv", history_csv(history))
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

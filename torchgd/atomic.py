@@ -1,0 +1,41 @@
+"""Writes a file whole or not at all, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put ``data`` into the file, so that a reader sees the old content or the new one, never a part.
+
+    A temporary file beside it is written, brought to the disk, and renamed; its name is always the
+    same, so that what a killed process left is taken away by the next.
+
+    Raises:
+        OSError: the disk is full, or the folder can't be written; the old content stands.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "answer.txt"
+        >>> write_whole(file, b"2.0")
+        >>> [entry.name for entry in file.parent.iterdir()], file.read_text()
+        (['answer.txt'], '2.0')
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)  # never through a link that stands there
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name is on the disk only when the folder is
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,63 @@
+"""A TensorBoard event file, which takes the place of the older ones in its folder at once.
+
+An event is written when it is added, by the thread that adds it: a full disk is an error there, and
+not one in a thread of the writer's own.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+
+class EventFile:
+    """The one event file of a run.
+
+    It is made under a name that TensorBoard does not read. :meth:`publish` gives it its name, which sorts
+    after those of the older files, and takes those away. It begins with a session's start: a TensorBoard
+    that has read the older files drops what they held, and so shows one curve.
+
+    Raises:
+        OSError: the disk is full, or the folder can't be written; so do the methods.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / ".events.part"
+        self._path.unlink(missing_ok=True)
+        self._file = self._path.open("xb")
+        self._records = RecordWriter(self._file)
+        self._add(Event(file_version="brain.Event:2"))
+        self._add(Event(session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, step: int, summary: Summary) -> None:
+        """Write a summary at a step of its curve."""
+        self._add(Event(step=step, summary=summary))
+
+    def publish(self) -> None:
+        """Let TensorBoard see what has been written, instead of the older files of the folder."""
+        older = sorted(self._folder.glob("events.out.tfevents.*"))
+        times = [int(path.name.split(".")[3]) for path in older if path.name.split(".")[3].isdecimal()]
+        now = max([int(time.time()), *(moment + 1 for moment in times)])
+        self._file.close()
+        self._path = self._path.replace(self._folder / f"events.out.tfevents.{now:010d}.torchgd")
+        self._file = self._path.open("ab")  # again: Windows renames no open file
+        self._records = RecordWriter(self._file)
+        for path in older:
+            path.unlink()
+
+    def flush(self) -> None:
+        """Let a reader see all that was added."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close; once is enough."""
+        self._file.close()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
