@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
+from torch.utils.hooks import unserializable_hook
+from torch.utils.weak import TensorWeakRef
 
 
 class ZeroGradGuard:
     """Notices a backward pass that adds to a gradient which a step has already used.
 
-    Autograd tells of each accumulation by a hook. The gradient was not cleared since the step
-    exactly if its version is then one above the step's: ``zero_()`` would have raised it once
-    more, and a new tensor (after None) starts from 0. So accumulating on purpose before the
-    step, clearing in any way and gradients set by hand raise no false alarm.
+    Autograd tells of each accumulation by two hooks. Before it, the gradient was not cleared since the
+    step if it is the same tensor (None makes a new one), of the same version (``zero_()`` raises it) and
+    not zero (``.data.zero_()`` raises no version). After it, that the gradient was meant for ``.grad`` at
+    all: ``torch.autograd.grad`` adds to nothing. A later accumulation that finds the gradient cleared
+    takes the suspicion back: what another loss's backward left there was thrown away in time.
     """
 
     steps_left = 10  # who clears the gradient once clears it always: then the hooks go
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._name = type(optimizer).__name__
-        self._used: dict[int, int] = {}  # id of a parameter: the version of its gradient after the last step
+        # by the id of a parameter
+        self._used: dict[int, tuple[TensorWeakRef, int]] = {}  # the last step's gradient and its version
+        self._uncleared: dict[int, bool] = {}  # as the running backward pass found it
         self._stale: set[int] = set()
         self._handles: list[Any] = []
         weakref.finalize(optimizer, _remove, self._handles).atexit = False
@@ -31,18 +37,37 @@ class ZeroGradGuard:
     def watch(self, params: list[Tensor]) -> None:
         for p in params:
             if p.is_leaf and p.requires_grad:
-                self._handles.append(p.register_post_accumulate_grad_hook(self._accumulated))
+                before = unserializable_hook(partial(self._accumulates, TensorWeakRef(p)))
+                self._handles += [
+                    p.register_hook(before),
+                    p.register_post_accumulate_grad_hook(self._accumulated),
+                ]
+
+    def _accumulates(self, parameter: TensorWeakRef, _: Tensor) -> None:
+        p = parameter()
+        if p is not None:
+            self._uncleared[id(p)] = self._holds_the_last(p, unchanged=id(p) not in self._stale)
 
     def _accumulated(self, p: Tensor) -> None:
-        used = self._used.pop(id(p), None)
-        if used is not None and p.grad is not None and p.grad._version == used + 1:
+        if self._uncleared.pop(id(p), False):
             self._stale.add(id(p))
+        else:
+            self._stale.discard(id(p))
+
+    def _holds_the_last(self, p: Tensor, *, unchanged: bool) -> bool:
+        """Whether the gradient is the tensor that the last step used, and not zero."""
+        used, version = self._used.get(id(p), (None, 0))
+        if p.grad is None or used is None or used() is not p.grad:
+            return False
+        if unchanged and p.grad._version != version:
+            return False
+        return p.grad.is_sparse or bool(p.grad.any())
 
     def stepped(self, groups: list[dict[str, Any]]) -> None:
         self.steps_left -= 1
         for number, group in enumerate(groups):
             for index, p in enumerate(group["params"]):
-                if id(p) in self._stale:
+                if id(p) in self._stale and self._holds_the_last(p, unchanged=False):
                     name = group.get("param_names", {index: f"{index} of group {number}"})[index]
                     self.steps_left = 0
                     warnings.warn(
@@ -51,8 +76,9 @@ class ZeroGradGuard:
                         stacklevel=5,
                     )
                     return _remove(self._handles)
-                if p.grad is not None:
-                    self._used[id(p)] = p.grad._version
+                if p.grad is not None and not p.grad.is_inference():  # which has no version
+                    self._used[id(p)] = (TensorWeakRef(p.grad), p.grad._version)
+        self._stale.clear()
         return None if self.steps_left else _remove(self._handles)
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, overload
 
 import torch
@@ -218,6 +219,8 @@ class MiniBatchGradientDescent(StochasticGradientDescent):
 
 
 def _check_lr(lr: float | Tensor) -> None:
+    if not isinstance(lr, Tensor | Real):
+        raise InputError(f"lr is {lr!r}; give a number above 0")
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise InputError(f"lr is a tensor of shape {tuple(lr.shape)}; give one element")
     if not (math.isfinite(lr) and lr > 0):
@@ -227,10 +230,12 @@ def _check_lr(lr: float | Tensor) -> None:
 def _descend(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
     """The update p ← p − lr · g of one group, in the arithmetic of torch.optim.SGD."""
     lr, foreach = group["lr"], group["foreach"]
-    if isinstance(lr, Tensor) and lr.requires_grad:
-        for p, g in zip(params, grads, strict=True):
-            p.addcmul_(g, lr, value=1 if group["maximize"] else -1)
-        return
+    if isinstance(lr, Tensor):
+        lr = lr.reshape(())
+        if lr.requires_grad:
+            for p, g in zip(params, grads, strict=True):
+                p.addcmul_(g, lr, value=1 if group["maximize"] else -1)
+            return
     alpha = lr if group["maximize"] else -lr  # (+lr)·g and (−lr)·(−g) are the same bits
     if foreach is None:  # one call a tensor costs less than gathering one tensor, and autograd needs the loop
         foreach = len(params) > 1 and not group["differentiable"]
