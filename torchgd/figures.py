@@ -8,13 +8,12 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from torchgd.history import History
+from torchgd.moments import Moments
 
 METHOD_COLOURS = {
     "gd": "#0072B2",
@@ -24,31 +23,26 @@ METHOD_COLOURS = {
 METHOD_NAMES = {"gd": "full batch", "sgd": "per sample", "minibatch": "mini-batch"}
 
 
-def parabola(histories: Mapping[str, History], x: Tensor, y: Tensor, *, title: str = "") -> Figure:
+def parabola(histories: Mapping[str, History], moments: Moments, *, title: str = "") -> Figure:
     """The cost C(w) of y = w·x as a curve over w, with the path of each method's weight on it.
 
     Args:
         histories: method → its history; of a one-weight model.
-        x, y: the data, shape (n,).
+        moments: the cost of the data, ``Moments.of(data.blocks())``.
         title: what stands above.
     """
-    figure, axes = _axes(title)
-    x, y = x.double().cpu(), y.double().cpu()
-    # C(w) = C(w*) + mean(x²) (w − w*)², from three means: the data may be large
-    curvature, best = (x * x).mean(), (x * y).sum() / (x * x).sum()
-    floor = ((best * x - y) ** 2).mean()
-    paths = {method: history.weight.double() for method, history in histories.items()}
-    reach = torch.cat([*paths.values()]) - best
-    span = max(reach.abs().max().item(), 1e-3 * (1 + abs(best.item()))) * 1.25
-    w = torch.linspace(best.item() - span, best.item() + span, 401, dtype=torch.float64)
-    axes.plot(w, floor + curvature * (w - best) ** 2, color="#888888", linewidth=2)
+    figure, (axes,) = panels(title)
+    best = moments.least_squares
+    paths = {method: history.weight.tolist() for method, history in histories.items()}
+    reach = max(abs(w - best) for path in paths.values() for w in path)
+    span = 1.25 * max(reach, 1e-3 * (1 + abs(best)))
+    curve = [best + span * (i / 200 - 1) for i in range(401)]
+    axes.plot(curve, [moments.cost(w) for w in curve], color="#888888", linewidth=2)
     for method, path in paths.items():
-        height = floor + curvature * (path - best) ** 2
         label, colour = METHOD_NAMES.get(method, method), METHOD_COLOURS.get(method)
+        height = [moments.cost(w) for w in path]
         axes.plot(path, height, "o-", color=colour, label=label, markersize=6, linewidth=1.5, alpha=0.8)
-    axes.axvline(
-        best.item(), color="#888888", linestyle=":", linewidth=1.5, label=f"least squares, w = {best:.6g}"
-    )
+    axes.axvline(best, color="#888888", linestyle=":", linewidth=1.5, label=f"least squares, w = {best:.6g}")
     axes.set_xlabel("weight w")
     axes.set_ylabel("cost: mean of (w·x − y)²")
     axes.legend(loc="upper center")
@@ -62,7 +56,7 @@ def cost_curve(histories: Mapping[str, History], *, title: str = "") -> Figure:
         histories: method → its history.
         title: what stands above.
     """
-    figure, axes = _axes(title)
+    figure, (axes,) = panels(title)
     for method, history in histories.items():
         label, colour = METHOD_NAMES.get(method, method), METHOD_COLOURS.get(method)
         axes.plot(history.epoch, history.cost, color=colour, label=label, linewidth=2.5)
@@ -83,11 +77,19 @@ def to_png(figure: Figure) -> tuple[bytes, int, int]:
     return buffer.getvalue(), width, height
 
 
-def _axes(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=15)
-    axes.xaxis.label.set_fontsize(14)
-    axes.yaxis.label.set_fontsize(14)
-    axes.tick_params(labelsize=12)
-    return figure, axes
+def panels(*titles: str) -> tuple[Figure, list[Axes]]:
+    """A row of axes in the style of all pictures, one for each title.
+
+    Example:
+        >>> figure, (left, right) = panels("before", "after")
+        >>> right.get_title()
+        'after'
+    """
+    figure = Figure(figsize=(max(8, 6 * len(titles)), 5), dpi=100, layout="constrained")
+    row = [figure.add_subplot(1, len(titles), place) for place in range(1, len(titles) + 1)]
+    for axes, title in zip(row, titles, strict=True):
+        axes.set_title(title, fontsize=15)
+        axes.xaxis.label.set_fontsize(14)
+        axes.yaxis.label.set_fontsize(14)
+        axes.tick_params(labelsize=12)
+    return figure, row

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from torchgd.data import Dataset
+from torchgd.errors import InputError
 from torchgd.figures import METHOD_NAMES, cost_curve, parabola, to_png
 from torchgd.history import History
+from torchgd.mapped import MappedVector
 from torchgd.model import LinearModel
+from torchgd.moments import Moments
 from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
 from torchgd.runlog import RunLog, new_folder, write_config
-from torchgd.training import Place, train
+from torchgd.scan import scan
+from torchgd.training import MOST_UPDATES_RECORDED, Place, train
+
+MOST_CERTIFIED = 1_000_000  # samples; above it the certificate takes longer than the run
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Config:
     gradient: str
     device: str
     dtype: str
-    engine: str = "loop"
+    engine: str
 
 
 @dataclass(frozen=True)
@@ -83,10 +90,9 @@ def run(
         logdir, experiment, name: where to; the name is the method's if not given.
         on_epoch: called now and then with the number of epochs done, for a progress bar.
     """
-    x, y = data
-    model = LinearModel(config.weight, device=x.device, dtype=x.dtype)
+    model = LinearModel(config.weight, device=data.inputs.device, dtype=data.inputs.dtype)
     optimizer = make_optimizer(config, model)
-    batches = optimizer.batches(len(x))
+    batches = optimizer.batches(len(data))
     folder = new_folder(logdir, experiment, name or config.method)
     write_config(folder, {"torchgd": version("torchgd"), "torch": torch.__version__, **asdict(config)})
     hyperparameters: dict[str, float | str] = {
@@ -101,17 +107,42 @@ def run(
             if on_epoch is not None:
                 on_epoch(place.epoch)
 
-        history = train(
-            model, x, y, optimizer, config.epochs, gradient=config.gradient, on_progress=on_progress
-        )
+        if config.engine == "scan":
+            history = scan(model, data, optimizer, config.epochs, on_progress=on_progress)
+        else:
+            history = train(
+                model,
+                data.x,
+                data.y,
+                optimizer,
+                config.epochs,
+                gradient=config.gradient,
+                on_progress=on_progress,
+            )
         title = f"{METHOD_NAMES[config.method]}, lr = {config.lr:.6g}"
         for tag, figure in (
-            ("parabola", parabola({config.method: history}, x, y, title=title)),
+            ("parabola", parabola({config.method: history}, Moments.of(data.blocks()), title=title)),
             ("cost", cost_curve({config.method: history}, title=title)),
         ):
             log.picture(tag, *to_png(figure))
         log.finish(history)
     return Run(history, model, folder)
+
+
+def with_engine(config: Config, data: Dataset) -> Config:
+    """The configuration with "auto" decided: the scan where the loop would not record every update, or where
+    the data stay in files.
+
+    Raises:
+        InputError: the scan is asked for by name where it cannot serve.
+    """
+    if config.engine == "scan" and config.gradient != "hand":
+        raise InputError("--engine scan composes the gradient by hand, not autograd's; give --engine loop")
+    size = {"gd": len(data), "sgd": 1}.get(config.method, config.batch_size or 1)
+    updates = config.epochs * math.ceil(len(data) / size)
+    long = updates > MOST_UPDATES_RECORDED or isinstance(data.inputs, MappedVector)
+    engine = "scan" if long and config.gradient == "hand" else "loop"
+    return replace(config, engine=engine) if config.engine == "auto" else config
 
 
 def experiment_name(data: Dataset) -> str:

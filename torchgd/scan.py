@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -23,40 +23,11 @@ from torchgd.data import Dataset
 from torchgd.errors import InputError
 from torchgd.history import History, judge
 from torchgd.model import LinearModel
+from torchgd.moments import Moments
 from torchgd.optim import GradientDescent
 from torchgd.training import SECONDS_A_REPORT, Place, begin_epoch
 
 MOST_POINTS = 1000
-
-
-@dataclass(frozen=True)
-class Moments:
-    """The cost as a function of w, about a weight c near the optimum, where nothing cancels.
-
-    n C(w) = Σx² (w−c)² − 2 (w−c) Σxz + Σz²,   z = y − c x
-    """
-
-    n: int = 0
-    c: float = 0.0
-    xx: float = 0.0
-    xz: float = 0.0
-    zz: float = 0.0
-
-    def cost(self, w: float) -> float:
-        """The mean squared error at w."""
-        return max(0.0, (self.xx * (w - self.c) - 2 * self.xz) * (w - self.c) + self.zz) / self.n
-
-    def gradient(self, w: float) -> float:
-        """Its derivative at w."""
-        return 2 * (self.xx * (w - self.c) - self.xz) / self.n
-
-    def plus(self, x: Tensor, y: Tensor) -> Moments:
-        """With more samples, of which the first decide c."""
-        x, y = x.double(), y.double()
-        c = self.c if self.n else (torch.dot(x, y) / torch.dot(x, x).clamp_min(1e-300)).item()
-        z = torch.sub(y, x, alpha=c)
-        xx, xz, zz = torch.stack([torch.dot(x, x), torch.dot(x, z), torch.dot(z, z)]).tolist()
-        return Moments(self.n + len(x), c, self.xx + xx, self.xz + xz, self.zz + zz)
 
 
 class _Epoch:
@@ -92,7 +63,7 @@ class _Epoch:
         moments = self.moments
         if len(self._batches) > 1:
             size = self._batches.batch_size
-            moments = _moments(self._data.blocks(start=(update - 1) * size, stop=update * size))
+            moments = Moments.of(self._data.blocks(start=(update - 1) * size, stop=update * size))
         return after, moments.gradient(before), moments.cost(before), moments.cost(after)
 
 
@@ -140,7 +111,7 @@ def scan(
     past, place = resume or (None, Place())
     parts, points, ends = [past] if past else [], [], []
     w, epoch_data = model.weight.item(), None
-    whole = _moments(data.blocks()) if not in_order else None  # an epoch with replacement is not the data
+    whole = Moments.of(data.blocks()) if not in_order else None  # an epoch with replacement is not the data
     reported = -math.inf
     for epoch in range(place.epoch, epochs):
         begin_epoch(batches, place.generator if epoch == place.epoch else None)
@@ -176,13 +147,6 @@ def scan(
     history = History.join(parts)
     status, reason = judge(history, random_order=not in_order)
     return replace(history, status=status, reason=reason)
-
-
-def _moments(blocks: Iterable[tuple[Tensor, Tensor]]) -> Moments:
-    moments = Moments()
-    for x, y in blocks:
-        moments = moments.plus(x, y)
-    return moments
 
 
 def _history(

@@ -24,6 +24,7 @@ from torchgd.recorder import LossFunction, Recorder, Update
 
 UPDATES_A_LOOK = 100  # the host looks at the device's numbers once in so many updates
 SECONDS_A_REPORT = 0.25
+MOST_UPDATES_RECORDED = 10_000
 
 GradientFunction = Callable[[Tensor, Tensor, Tensor], "Tensor | float"]
 
@@ -48,7 +49,7 @@ def train(
     loss_fn: LossFunction = mse_loss,
     batches: Batches | None = None,
     scheduler: Any = None,
-    max_points: int = 10_000,
+    max_points: int = MOST_UPDATES_RECORDED,
     on_progress: Callable[[History, Place], None] | None = None,
     resume: tuple[History, Place] | None = None,
 ) -> History:

@@ -39,7 +39,7 @@ def lesson(
     from torchgd.certificate import auto_lr, stability
     from torchgd.figures import METHOD_NAMES
     from torchgd.lesson import witness
-    from torchgd.run import Config, experiment_name, run
+    from torchgd.run import Config, experiment_name, run, with_engine
 
     samples, targets = dataset
     at = 4.0 if predict is None else predict
@@ -62,12 +62,20 @@ def lesson(
             seed=seed,
             weight=weight,
             gradient="hand",
-            device=str(samples.device),
+            device=str(dataset.inputs.device),
             dtype=dtype.value,
+            engine="auto",
             **chosen,
         )
+        config = with_engine(config, dataset)
         with terminal.progress(epochs, label) as on_epoch:
-            done = run(config, dataset, logdir=logdir, experiment=experiment_name(dataset), on_epoch=on_epoch)
+            done = run(
+                with_engine(config, dataset),
+                dataset,
+                logdir=logdir,
+                experiment=experiment_name(dataset),
+                on_epoch=on_epoch,
+            )
         seen = witness(config, samples, targets)
         certificate = stability(samples, targets, method_lr, **chosen)
         answer["methods"][method.value] = {

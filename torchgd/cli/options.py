@@ -42,6 +42,12 @@ class Gradient(str, Enum):
     autograd = "autograd"
 
 
+class Engine(str, Enum):
+    auto = "auto"
+    loop = "loop"
+    scan = "scan"
+
+
 class Dtype(str, Enum):
     float32 = "float32"
     float64 = "float64"
@@ -69,6 +75,10 @@ OrderOption = Annotated[Order, typer.Option(help="In which order the samples com
 SeedOption = Annotated[int, typer.Option(help="Seeds the order of the samples.")]
 WeightOption = Annotated[float, typer.Option(help="The weight before training, w0.")]
 GradientOption = Annotated[Gradient, typer.Option(help="Written by hand, or by autograd.")]
+EngineOption = Annotated[
+    Engine,
+    typer.Option(help="loop: one update after another. scan: an epoch as one affine map, for large data."),
+]
 DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="The floating-point type of the computation.")]
 LogdirOption = Annotated[Path, typer.Option(help="The folder of all runs.")]

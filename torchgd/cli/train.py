@@ -24,6 +24,7 @@ def train(
     seed: opt.SeedOption = 0,
     weight: opt.WeightOption = 1.0,
     gradient: opt.GradientOption = opt.Gradient.hand,
+    engine: opt.EngineOption = opt.Engine.auto,
     device: opt.DeviceOption = "auto",
     dtype: opt.DtypeOption = opt.Dtype.float64,
     logdir: opt.LogdirOption = Path("runs"),
@@ -38,13 +39,13 @@ def train(
     opt.check_start(weight)
 
     from torchgd.certificate import auto_lr, stability
-    from torchgd.run import Config, experiment_name, run
+    from torchgd.run import MOST_CERTIFIED, Config, experiment_name, run, with_engine
 
-    samples, targets = dataset
     if rate is None:
-        rate, why = auto_lr(samples, targets, epochs=epochs, **chosen)
+        rate, why = auto_lr(dataset.x, dataset.y, epochs=epochs, **chosen)
         terminal.say(why, to_stderr=as_json)
-    terminal.say(stability(samples, targets, rate, **chosen).verdict, to_stderr=as_json)
+    if len(dataset) <= MOST_CERTIFIED:
+        terminal.say(stability(dataset.x, dataset.y, rate, **chosen).verdict, to_stderr=as_json)
 
     config = Config(
         data=data,
@@ -55,13 +56,20 @@ def train(
         seed=seed,
         weight=weight,
         gradient=gradient.value,
-        device=str(samples.device),
+        device=str(dataset.inputs.device),
         dtype=dtype.value,
+        engine=engine.value,
         **chosen,
     )
+    config = with_engine(config, dataset)
     with terminal.progress(epochs, method.value) as on_epoch:
         done = run(
-            config, dataset, logdir=logdir, experiment=experiment_name(dataset), name=name, on_epoch=on_epoch
+            with_engine(config, dataset),
+            dataset,
+            logdir=logdir,
+            experiment=experiment_name(dataset),
+            name=name,
+            on_epoch=on_epoch,
         )
     history = done.history
     answer: dict[str, Any] = {

@@ -1,0 +1,63 @@
+"""The cost as a function of the weight, from three sums over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The cost of y = w·x for every w, written about a weight c near the optimum, where nothing cancels.
+
+        n C(w) = Σx² (w−c)² − 2 (w−c) Σxz + Σz²,    z = y − c x
+
+    Attributes:
+        n: how many samples.
+        c: the least-squares weight of the first block of samples, in units of y/x.
+        xx, xz, zz: the three sums, in float64.
+
+    Example:
+        >>> x = torch.tensor([1.0, 2.0, 3.0])
+        >>> moments = Moments.of([(x, 2 * x)])
+        >>> moments.least_squares, round(moments.cost(1.0), 4), round(moments.gradient(1.0), 4)
+        (2.0, 4.6667, -9.3333)
+    """
+
+    n: int = 0
+    c: float = 0.0
+    xx: float = 0.0
+    xz: float = 0.0
+    zz: float = 0.0
+
+    @staticmethod
+    def of(blocks: Iterable[tuple[Tensor, Tensor]]) -> Moments:
+        """The moments of samples given in blocks, read once."""
+        moments = Moments()
+        for x, y in blocks:
+            moments = moments.plus(x, y)
+        return moments
+
+    @property
+    def least_squares(self) -> float:
+        """The weight of the least cost, w* = Σxy / Σx²."""
+        return self.c + self.xz / self.xx if self.xx else 0.0
+
+    def cost(self, w: float) -> float:
+        """The mean squared error at w."""
+        return max(0.0, (self.xx * (w - self.c) - 2 * self.xz) * (w - self.c) + self.zz) / self.n
+
+    def gradient(self, w: float) -> float:
+        """Its derivative at w."""
+        return 2 * (self.xx * (w - self.c) - self.xz) / self.n
+
+    def plus(self, x: Tensor, y: Tensor) -> Moments:
+        """With more samples, of which the first decide c."""
+        x, y = x.double(), y.double()
+        c = self.c if self.n else (torch.dot(x, y) / torch.dot(x, x).clamp_min(1e-300)).item()
+        z = torch.sub(y, x, alpha=c)
+        xx, xz, zz = torch.stack([torch.dot(x, x), torch.dot(x, z), torch.dot(z, z)]).tolist()
+        return Moments(self.n + len(x), c, self.xx + xx, self.xz + xz, self.zz + zz)
