@@ -143,13 +143,18 @@ BAD_HEADERS = [
     "{'descr': '(2,)f8', 'fortran_order': False, 'shape': (1,)}",
     "{'descr': 'V0', 'fortran_order': False, 'shape': (2,)}",
     "{'descr': __import__('os').mkdir('made'), 'fortran_order': False, 'shape': (2,)}",
+    "{'descr': ('<f8',), 'fortran_order': False, 'shape': (2,)}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (" + "9" * 4000 + ",)}",
     "(" * 5000,
+    "-" * 9000 + "1",
+    "1+" * 4000 + "1",
+    "  x\n y",
     "{[]: 1}",
     "[" * 90 + "]" * 90,
 ]
 
 
-@pytest.mark.parametrize("text", BAD_HEADERS)
+@pytest.mark.parametrize("text", BAD_HEADERS, ids=[text[:60] for text in BAD_HEADERS])
 def test_hostile_headers_of_an_array(text: str, folder: Path) -> None:
     Path("a.npz").write_bytes(member(header(text)))
     Path("x.npy").write_bytes(header(text))
@@ -158,6 +163,26 @@ def test_hostile_headers_of_an_array(text: str, folder: Path) -> None:
         with pytest.raises(InputError):
             load(**files)  # type: ignore[arg-type]
     assert sorted(path.name for path in folder.iterdir()) == ["a.npz", "x.npy", "y.npy"]
+
+
+def test_a_long_complaint_of_zipfile_is_cut() -> None:
+    """Found by fuzzing: zipfile quotes the whole name that it finds in a member's own header."""
+    content = bytearray(member(npy(ONE), zipfile.ZIP_STORED))
+    content[26:28] = (250).to_bytes(2, "little")  # the length of that name, which then runs over the numbers
+    Path("a.npz").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load("a.npz")
+    assert str(caught.value).startswith("a.npz: is not a whole .npz file (File name in directory 'x.npy' and")
+    assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize("bits", [0x7F8000BF, 0xFF8000BF, 0x7FA00000])
+def test_a_signalling_nan_is_refused_without_a_warning(bits: int) -> None:
+    """Found by fuzzing: numpy warns where one is compared or converted."""
+    np.save("x.npy", np.array([0x3F800000, bits], dtype="<u4").view("<f4"))
+    np.save("y.npy", ONE)
+    with pytest.raises(InputError, match=r"^x.npy, index 1: nan is not finite"):
+        load(x="x.npy", y="y.npy")
 
 
 def test_a_lying_directory_of_an_archive() -> None:

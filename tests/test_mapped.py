@@ -132,6 +132,13 @@ def test_index_counts_within_the_shard() -> None:
         load(x=["x0.npy", "x1.npy", "x2.npy"], y=["y0.npy", "y1.npy", "y2.npy"])
 
 
+def test_what_is_zero_in_the_dtype_is_zero() -> None:
+    np.save("x.npy", np.array([1e-300, 0.0]))
+    assert load(x="x.npy", y="x.npy").x.tolist() == [1e-300, 0.0]
+    with pytest.raises(InputError, match=r"^x.npy: x is 0 in every sample"):
+        load(x="x.npy", y="x.npy", dtype=torch.float32)
+
+
 def test_overflow_of_an_array_is_named() -> None:
     np.save("x.npy", np.array([1.0, 1e300]))
     with pytest.raises(InputError, match=r"^x.npy, index 1: 1e\+300 is too large for float32"):

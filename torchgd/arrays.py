@@ -30,17 +30,8 @@ from torchgd.files import largest, missing, nothing_to_learn, opened, shown
 BLOCK = 1 << 17  # samples: x and y of a block fit the processor's cache, and a loop over blocks costs little
 _LONGEST_HEADER = 10_000  # bytes, as in numpy
 _UNSUSPECTED = 64 << 20  # bytes that any array may unpack to, however small its archive
-# What numpy raises on bytes that are no array, and zipfile on those that are no archive.
-_MALFORMED = (
-    ValueError,
-    TypeError,
-    KeyError,
-    SyntaxError,
-    OverflowError,
-    RecursionError,
-    MemoryError,
-    TokenError,
-)
+# What numpy raises on bytes that are no array, and zipfile on those that are no archive; each was seen.
+_MALFORMED = (ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError, TokenError)
 _TORN = (BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
 
 
@@ -75,21 +66,20 @@ def read_header(file: IO[bytes], name: str, size: int) -> Header:
         raise InputError(f"{name}: is empty; give at least one sample")
     end = head.tell() + shape[0] * dtype.itemsize
     if end != size:
-        numbers = f"{reprlib.repr(shape[0])} of {dtype}"
-        raise InputError(
-            f"{name}: is {size} bytes long, which does not fit its {numbers}; copy or save it again"
-        )
+        numbers = f"does not fit its {reprlib.repr(shape[0])} of {dtype}"
+        raise InputError(f"{name}: is {size} bytes long, which {numbers}; copy or save it again")
     return Header(dtype, shape[0], head.tell(), end)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a longdouble too large, a signalling NaN
 def as_tensor(numbers: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
     """The numbers as a tensor, which shares their memory where they are of that type."""
     if numbers.dtype not in (np.float16, np.float32, np.float64) or not numbers.flags.aligned:
-        with np.errstate(over="ignore"):  # a longdouble may not fit; check_finite sees it
-            numbers = numbers.astype(np.float64)
+        numbers = numbers.astype(np.float64)
     return torch.from_numpy(numbers).to(dtype)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a longdouble too large, a signalling NaN
 def check_finite(numbers: NDArray[np.generic], dtype: torch.dtype, name: str, begin: int) -> bool:
     """Refuse what is NaN, or infinite in the dtype; begin is the first index. Is any number other than 0?"""
     low, high, limit = float(numbers.min()), float(numbers.max()), largest(dtype)  # NaN if any is NaN
@@ -99,7 +89,7 @@ def check_finite(numbers: NDArray[np.generic], dtype: torch.dtype, name: str, be
         if np.isfinite(numbers[at]):
             why, mend = f"too large for {str(dtype).removeprefix('torch.')}", "use another unit or type"
         raise InputError(f"{name}, index {begin + at}: {numbers[at]} is {why}; {mend}")
-    return bool(low or high)
+    return bool(torch.tensor([low, high], dtype=dtype).any())  # a tiny number is 0 in a short type
 
 
 def check_memory(size: int, name: str, mend: str) -> None:
@@ -110,28 +100,24 @@ def check_memory(size: int, name: str, mend: str) -> None:
 
 def read_npz(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Two arrays of an .npz file."""
+    name = shown(path)
     with opened(path) as file:
         try:
             with ZipFile(file) as archive:
-                names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+                names = [info.removesuffix(".npy") for info in archive.namelist() if info.endswith(".npy")]
                 for wanted in (x_name, y_name):
                     if wanted not in names:
-                        raise InputError(f"{shown(path)}: {missing(wanted, 'array', names)}")
+                        raise InputError(f"{name}: {missing(wanted, 'array', names)}")
                 x, y = (_member(archive, path, wanted, dtype) for wanted in (x_name, y_name))
         except InputError:
             raise
         except _TORN as error:
-            why = shorten(
-                str(error) or "it ends early", 60, placeholder=" ..."
-            )  # zipfile quotes the file's bytes
-            raise InputError(
-                f"{shown(path)}: is not a whole .npz file ({why}); save it with numpy.savez"
-            ) from None
+            why = shorten(str(error) or "it ends early", 60, placeholder=" ...")  # zipfile quotes the bytes
+            raise InputError(f"{name}: is not a whole .npz file ({why}); save it with numpy.savez") from None
     if len(x) != len(y):
-        raise InputError(
-            f"{shown(path)}: {x_name!r} has {len(x)} samples, {y_name!r} {len(y)}; give one y for each x"
-        )
-    nothing_to_learn(bool(x.any()), shown(path))
+        lengths = f"{x_name!r} has {len(x)} samples, {y_name!r} {len(y)}"
+        raise InputError(f"{name}: {lengths}; give one y for each x")
+    nothing_to_learn(bool(x.any()), name)
     return x, y
 
 

@@ -108,10 +108,9 @@ def read_csv(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[
             ) from None
     if not x:
         raise InputError(f"{shown(path)}: has a header but no samples; add a line for each sample")
-    nothing_to_learn(any(x), shown(path))
-    return torch.frombuffer(x, dtype=torch.float64).to(dtype), torch.frombuffer(y, dtype=torch.float64).to(
-        dtype
-    )
+    inputs, targets = (torch.frombuffer(column, dtype=torch.float64).to(dtype) for column in (x, y))
+    nothing_to_learn(bool(inputs.any()), shown(path))
+    return inputs, targets
 
 
 def _lines(file: IO[bytes], name: str) -> Iterator[str]:
