@@ -1,8 +1,7 @@
 """The clauses of the optimizer's contract, one function each, so small that one defect breaks one clause.
 
-A clause takes the factory and returns its evidence; it raises BrokenError where the clause is
-broken and NotApplicableError where it has nothing to say. All of them descend the bowl
-of scenario.py.
+A clause takes the factory and returns its evidence; it raises BrokenError where it is broken and
+NotApplicableError where it has nothing to say. All of them descend the bowl of scenario.py.
 """
 
 from __future__ import annotations
@@ -65,14 +64,13 @@ def closure_loss(factory: Factory) -> str:
     """step(closure) returns the loss of the closure's first run."""
     p, expected = parameter(), float(fill([parameter()]))
     returned: Any = factory([p]).step(lambda: fill([p]))  # type: ignore[arg-type, return-value]
-    told = returned is not None and float(returned) == expected
-    expect(told, f"step(closure) returned {returned}, and the loss was {expected}")
+    expect(returned is not None, "step(closure) returned None")
+    expect(float(returned) == expected, f"step(closure) returned {returned}, and the loss was {expected}")
     return f"returned {expected:.6g}"
 
 
 def grad_untouched(factory: Factory) -> str:
     """Two steps leave every `.grad` the same tensor with the same values, also when climbing or decaying."""
-    tried: list[str] = []
     for option in ({}, {"maximize": True}, {"weight_decay": 0.1}):
         p, given, words = parameter(), list[tuple[Tensor, Tensor]](), next(iter(option), "as made")
         try:
@@ -84,8 +82,7 @@ def grad_untouched(factory: Factory) -> str:
             take_step(optimizer, giver(p, given[-1][0]))
             expect(p.grad is given[-1][0], f"{words}: p.grad is another tensor after the step")
         expect(all(torch.equal(*pair) for pair in given), f"{words}: the step wrote into p.grad")
-        tried.append(words)
-    return f"same tensor, same values after two steps ({', '.join(tried)})"
+    return "the same tensors with the same values after two steps"
 
 
 def none_gradients(factory: Factory) -> str:
@@ -214,8 +211,7 @@ def hooks(factory: Factory) -> str:
     optimizer.register_step_post_hook(lambda *_: after.append(parameter(p)))
     descend(optimizer, [p], steps=1)
     expect(len(before) > 0 and len(after) > 0, "the hooks did not run")
-    expect(not moved(before[0]), "the hook before the step ran after the update")
-    expect(torch.equal(after[-1], p), "the hook after the step ran before the update")
+    expect(not moved(before[0]) and torch.equal(after[-1], p), "the hooks ran at the wrong time")
     return "ran before and after the update"
 
 
@@ -236,9 +232,8 @@ def frozen_parameters(factory: Factory) -> str:
     """A parameter that needs no gradient is accepted and left alone."""
     p, frozen = parameter(), parameter().detach()
     descend(factory([frozen, p]), [p])
-    expect(not moved(frozen), "a parameter that needs no gradient moved")
+    expect(not moved(frozen) and moved(p), "a parameter that needs no gradient moved, or held up the other")
     expect(frozen.grad is None and not frozen.requires_grad, "a parameter that needs no gradient got one")
-    expect(moved(p), "a parameter beside a frozen one did not move")
     return "accepted, and left alone"
 
 

@@ -123,7 +123,11 @@ def compare_optimizers(
             break
     verdict, reason = Verdict.equal, "the same bits after every step"
     if first:
-        same, reason = same_rule(a, b, model, x, y, loss_fn, samples)
+        try:
+            same, reason = same_rule(a, b, model, x, y, loss_fn, samples)
+        except RuntimeError as error:  # what ran so far in the model's own dtype
+            told = f"the bits differ at {first}, and the model does not run in float64"
+            raise InputError(f"{told} ({error}), which would tell why; fix no dtype in it") from error
         verdict = Verdict.rounding if same else Verdict.different
     return Comparison(verdict, len(ulps), first, torch.tensor(ulps, dtype=torch.float64), reason)
 

@@ -14,8 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from torch.optim import Optimizer
+
 from torchgd import clauses
-from torchgd.scenario import BrokenError, Factory, NotApplicableError
+from torchgd.errors import InputError
+from torchgd.scenario import BrokenError, Factory, NotApplicableError, parameter
 
 
 class Outcome(str, Enum):
@@ -81,6 +84,9 @@ def check_optimizer(factory: Factory) -> list[Finding]:
         One finding for each clause, always in the same order. A clause that fails where an earlier
         one, which would explain it, has failed is not applicable, and its evidence names the other.
 
+    Raises:
+        InputError: ``factory(params)`` raises, or makes no Optimizer.
+
     Example:
         >>> from torch.optim import SGD
         >>> for finding in check_optimizer(SGD):
@@ -90,6 +96,13 @@ def check_optimizer(factory: Factory) -> list[Finding]:
 
     Source: https://docs.pytorch.org/docs/stable/optim.html (2025).
     """
+    try:
+        optimizer = factory([parameter()])
+    except Exception as error:  # anyone's code, again
+        told = f"factory(params) raised {_words(error)}"
+        raise InputError(f"{told}; give the options it needs by functools.partial") from error
+    if not isinstance(optimizer, Optimizer):
+        raise InputError(f"factory(params) made a {type(optimizer).__name__}; it must make an Optimizer")
     findings: dict[str, Finding] = {}
     for clause in CONTRACT:
         finding = _examine(clause, factory)
@@ -112,10 +125,14 @@ def _examine(clause: Clause, factory: Factory) -> Finding:
     except NotApplicableError as why:
         return Finding(clause.name, Outcome.not_applicable, str(why))
     except Exception as error:  # the optimizer is anyone's code, and may raise anything
-        evidence = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if clause.may_refuse and _deliberate(error):
-            return Finding(clause.name, Outcome.not_applicable, f"refused: {evidence}")
-        return Finding(clause.name, Outcome.failed, f"raised {evidence}")
+            return Finding(clause.name, Outcome.not_applicable, f"refused: {_words(error)}")
+        return Finding(clause.name, Outcome.failed, f"raised {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    """An exception in one line of no more than two hundred letters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _deliberate(error: Exception) -> bool:

@@ -30,9 +30,7 @@ class Run:
             raise InputError(f"the model {type(model).__name__} has no parameter to train; give one that has")
         self.optimizer = factory(list(self.model.parameters()))
         if not isinstance(self.optimizer, Optimizer):
-            raise InputError(
-                f"a factory made a {type(self.optimizer).__name__}; it must make a torch.optim.Optimizer"
-            )
+            raise InputError(f"a factory made a {type(self.optimizer).__name__}; it must make an Optimizer")
         self._loss_fn, self._nudge, self._dice = loss_fn, nudge, torch.Generator().manual_seed(0)
 
     def step(self, inputs: Tensor, targets: Tensor) -> None:
@@ -112,6 +110,4 @@ def _epochs(batches: Iterable[Sequence[int]]) -> Iterator[Sequence[int]]:
             empty = False
             yield batch
         if empty:
-            raise InputError(
-                "batches: an epoch has no batch; give a list or a sampler, which can be gone through again"
-            )
+            raise InputError("batches: an epoch has no batch; give a list or a sampler, not an iterator")

@@ -1,0 +1,199 @@
+"""check_optimizer on torch.optim's own optimizers, on ours, and on a set with one defect each."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from broken_optimizers import BROKEN, ClosureWithoutGrad, GroupLrIgnored, MaximizeIgnored, Sound
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torchgd import (
+    GradientDescent,
+    InputError,
+    MiniBatchGradientDescent,
+    StochasticGradientDescent,
+    check_optimizer,
+)
+from torchgd.contract import CONTRACT, Finding, Outcome
+
+
+def names(findings: list[Finding], outcome: Outcome) -> set[str]:
+    return {finding.name for finding in findings if finding.outcome is outcome}
+
+
+# What torch.optim's own classes break (failed) and do not offer (not applicable). Each failure was
+# looked at by hand: they take lr = inf in silence; NAdam loads a float32 entry of its state as float64;
+# a copied LBFGS lacks an attribute, and it flattens gradients by view(-1).
+TORCH: dict[str, tuple[Callable[..., Optimizer], set[str], set[str]]] = {
+    "SGD": (torch.optim.SGD, {"lr refused"}, set()),
+    "SGD momentum": (partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True), {"lr refused"}, set()),
+    "Adam": (torch.optim.Adam, {"lr refused"}, {"sparse gradients"}),
+    "AdamW": (torch.optim.AdamW, {"lr refused"}, {"sparse gradients"}),
+    "RMSprop": (torch.optim.RMSprop, {"lr refused"}, {"sparse gradients"}),
+    "Adagrad": (torch.optim.Adagrad, {"lr refused"}, set()),
+    "Adamax": (torch.optim.Adamax, {"lr refused"}, {"sparse gradients"}),
+    "Adadelta": (torch.optim.Adadelta, {"lr refused"}, {"sparse gradients"}),
+    "ASGD": (torch.optim.ASGD, {"lr refused"}, {"sparse gradients"}),
+    "Rprop": (torch.optim.Rprop, {"lr refused"}, {"sparse gradients"}),
+    "NAdam": (torch.optim.NAdam, {"lr refused", "state_dict"}, {"sparse gradients"}),
+    "LBFGS": (
+        torch.optim.LBFGS,
+        {"lr refused", "deepcopy and pickle", "non-contiguous"},
+        {"param groups", "maximize", "foreach", "add_param_group", "torch.compile"},
+    ),
+    "SparseAdam": (
+        torch.optim.SparseAdam,
+        {"lr refused"},
+        {clause.name for clause in CONTRACT} - {"lr refused"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_torch_optimizers(name: str) -> None:
+    factory, failed, not_applicable = TORCH[name]
+    findings = check_optimizer(factory)
+    assert names(findings, Outcome.failed) == failed
+    assert names(findings, Outcome.not_applicable) == not_applicable
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        GradientDescent,
+        partial(GradientDescent, lr=0.3, foreach=True),
+        StochasticGradientDescent,
+        partial(StochasticGradientDescent, order="shuffled", generator=torch.Generator()),
+        partial(MiniBatchGradientDescent, batch_size=2),
+        Sound,
+    ],
+    ids=["full batch", "full batch foreach", "per sample", "per sample shuffled", "mini-batch", "sound"],
+)
+def test_ours_and_the_sound_one_pass_every_clause(factory: Callable[..., Optimizer]) -> None:
+    findings = check_optimizer(factory)
+    assert [
+        finding for finding in findings if finding.name != "foreach" and finding.outcome != "passed"
+    ] == []
+    assert [finding.name for finding in findings] == [clause.name for clause in CONTRACT]
+    assert all(finding.evidence for finding in findings)
+
+
+@pytest.mark.parametrize(("broken", "name"), BROKEN, ids=[broken.__name__ for broken, _ in BROKEN])
+def test_a_broken_optimizer_is_found_by_name_and_by_nothing_else(broken: type[Optimizer], name: str) -> None:
+    assert names(check_optimizer(broken), Outcome.failed) == {name}
+
+
+def test_every_clause_has_an_optimizer_that_breaks_it() -> None:
+    assert {name for _, name in BROKEN} == {clause.name for clause in CONTRACT}
+
+
+def test_two_defects_are_two_findings() -> None:
+    class Both(ClosureWithoutGrad, MaximizeIgnored):
+        pass
+
+    assert names(check_optimizer(Both), Outcome.failed) == {"closure gradient", "maximize"}
+
+
+def test_a_subclass_of_torchs_own_is_judged_by_what_it_changes() -> None:
+    torch.optim.SGD([torch.zeros(1)], lr=0.1).step()  # from here on its step runs hooks of its own
+
+    class Wrapped(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            with torch.no_grad():
+                loss = None if closure is None else closure()
+            super().step()
+            return loss
+
+    assert names(check_optimizer(Wrapped), Outcome.failed) == {"lr refused", "closure gradient"}
+
+
+def test_what_another_defect_explains_is_not_judged() -> None:
+    class OnlyFirst(GroupLrIgnored):
+        def move(self, params: list[Tensor], directions: list[Tensor], group: dict[str, Any]) -> None:
+            if group is self.param_groups[0]:
+                super().move(params, directions, group)
+
+    findings = {finding.name: finding for finding in check_optimizer(OnlyFirst)}
+    assert findings["param groups"].outcome is Outcome.failed
+    assert findings["add_param_group"].outcome is Outcome.not_applicable
+    assert findings["add_param_group"].evidence == (
+        "cannot be judged without 'param groups' (the added parameter does not move)"
+    )
+
+
+def test_options_that_the_factory_does_not_take_are_not_applicable() -> None:
+    findings = check_optimizer(lambda params: torch.optim.SGD(params, lr=0.1))
+    assert names(findings, Outcome.failed) == set()
+    assert names(findings, Outcome.not_applicable) == {"maximize", "foreach", "lr refused", "lr as tensor"}
+    assert {f.evidence for f in findings if f.name == "maximize"} == {"the factory takes no maximize"}
+
+
+def test_a_refusal_in_words_is_not_a_crash() -> None:
+    class Refuses(Sound):
+        def takes_part(self, p: Tensor) -> bool:
+            if p.grad is not None and p.grad.is_sparse:
+                raise RuntimeError("no sparse gradients, please")
+            return super().takes_part(p)
+
+    findings = check_optimizer(Refuses)
+    assert names(findings, Outcome.failed) == set()
+    (sparse,) = (finding for finding in findings if finding.outcome is Outcome.not_applicable)
+    assert sparse == Finding(
+        "sparse gradients", Outcome.not_applicable, "refused: RuntimeError: no sparse gradients, please"
+    )
+
+
+def test_evidence_names_the_numbers() -> None:
+    start = (1.0, -2.0, 3.0, -0.5, 0.75, -1.25)
+    height = sum(p**2 / 2 + math.sqrt(1 + p**2) for p in start) / 2
+    slopes = [(p + p / math.sqrt(1 + p**2)) / 2 for p in start]
+    evidence = {f.name: f.evidence for f in check_optimizer(partial(torch.optim.SGD, lr=0.1))}
+    assert evidence["closure loss"] == f"returned {height:.6g}"
+    gain = -0.1 * sum(slope**2 for slope in slopes)  # Δp · g with Δp = −lr g
+    assert evidence["update"] == f"one step goes down the gradient: Δp · gradient = {gain:.3g}"
+    assert evidence["lr refused"] == "accepted in silence: lr = nan, lr = inf"
+
+
+def test_the_check_leaves_no_trace() -> None:
+    generator, muted = torch.get_rng_state(), logging.root.manager.disable
+    filters, dtype = list(warnings.filters), torch.get_default_dtype()
+    check_optimizer(torch.optim.Adam)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert logging.root.manager.disable == muted
+    assert warnings.filters == filters
+    assert torch.get_default_dtype() == dtype
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (
+            lambda params: nn.Linear(1, 1),
+            "factory(params) made a Linear; it must make an Optimizer",
+        ),
+        (
+            MiniBatchGradientDescent,
+            "factory(params) raised TypeError: MiniBatchGradientDescent.__init__() missing 1 required "
+            "keyword-only argument: 'batch_size'; give the options it needs by functools.partial",
+        ),
+        (
+            partial(torch.optim.SGD, lr=-1.0),
+            "factory(params) raised ValueError: Invalid learning rate: -1.0; "
+            "give the options it needs by functools.partial",
+        ),
+    ],
+    ids=["no optimizer", "an argument missing", "a bad value"],
+)
+def test_a_factory_that_makes_no_optimizer(factory: Any, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        check_optimizer(factory)
+    assert str(error.value) == message
