@@ -34,6 +34,9 @@ class Batches(Sampler[list[int]]):
     def __init__(
         self, n: int, batch_size: int, order: str = "sequential", generator: torch.Generator | None = None
     ) -> None:
+        check_order(order)
+        if n < 1:
+            raise InputError("there are no samples; give at least one")
         if not 1 <= batch_size <= n:
             raise InputError(f"batch_size is {batch_size}, but there are {n} samples; give 1 to {n}")
         self.n, self.batch_size, self.order, self.generator = n, batch_size, order, generator
@@ -57,3 +60,9 @@ class Batches(Sampler[list[int]]):
         """The samples seen after so many updates of consecutive epochs."""
         epochs, rest = divmod(updates, len(self))
         return epochs * self.n + rest * self.batch_size
+
+
+def check_order(order: str) -> None:
+    """Refuse an order that is none of ORDERS."""
+    if order not in ORDERS:
+        raise InputError(f"order is {order!r}; give one of {', '.join(ORDERS)}")

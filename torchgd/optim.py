@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from torchgd.batches import ORDERS, Batches
+from torchgd.batches import Batches, check_order
 from torchgd.errors import InputError
 from torchgd.guard import ZeroGradGuard
 
@@ -164,8 +164,7 @@ class StochasticGradientDescent(GradientDescent):
         foreach: bool | None = None,
         differentiable: bool = False,
     ) -> None:
-        if order not in ORDERS:
-            raise InputError(f"order is {order!r}; give one of {', '.join(ORDERS)}")
+        check_order(order)
         self._batch_size, self._order, self._generator = 1, order, generator
         super().__init__(params, lr, maximize=maximize, foreach=foreach, differentiable=differentiable)
 
