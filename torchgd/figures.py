@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from torchgd.history import History
 from torchgd.moments import Moments
 
+HIGHEST = 1e150  # matplotlib's logarithmic axes overflow near the end of float64
 METHOD_COLOURS = {
     "gd": "#0072B2",
     "sgd": "#D55E00",
@@ -59,7 +61,8 @@ def cost_curve(histories: Mapping[str, History], *, title: str = "") -> Figure:
     figure, (axes,) = panels(title)
     for method, history in histories.items():
         label, colour = METHOD_NAMES.get(method, method), METHOD_COLOURS.get(method)
-        axes.plot(history.epoch, history.cost, color=colour, label=label, linewidth=2.5)
+        cost = history.cost.clamp_max(HIGHEST) if history.cost.dtype == torch.float64 else history.cost
+        axes.plot(history.epoch, cost, color=colour, label=label, linewidth=2.5)
     if any((history.cost > 0).any() for history in histories.values()):
         axes.set_yscale("log", nonpositive="clip")
     axes.set_xlabel("epoch")

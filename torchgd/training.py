@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -25,6 +26,7 @@ from torchgd.recorder import LossFunction, Recorder, Update
 UPDATES_A_LOOK = 100  # the host looks at the device's numbers once in so many updates
 SECONDS_A_REPORT = 0.25
 MOST_UPDATES_RECORDED = 10_000
+SAMPLES_CHECKED = 1000
 
 GradientFunction = Callable[[Tensor, Tensor, Tensor], "Tensor | float"]
 
@@ -49,6 +51,7 @@ def train(
     loss_fn: LossFunction = mse_loss,
     batches: Batches | None = None,
     scheduler: Any = None,
+    check: bool = True,
     max_points: int = MOST_UPDATES_RECORDED,
     on_progress: Callable[[History, Place], None] | None = None,
     resume: tuple[History, Place] | None = None,
@@ -70,6 +73,8 @@ def train(
         loss_fn: loss of (prediction, target), shape ().
         batches: the batches of an epoch; the optimizer's own if not given, all data at once if it has none.
         scheduler: its ``step()`` is called after every epoch.
+        check: look at your own f with :func:`torchgd.check_gradient` before the first update, and warn
+            with the name of the mistake where there is one.
         max_points: no more updates than this are recorded, evenly spaced.
         on_progress: called a few times a second, and at the end, with what is new in the history and the
             place, between two updates: an exception that it raises leaves a state to resume from.
@@ -96,6 +101,8 @@ def train(
     if batches is None:
         batches = optimizer.batches(len(x)) if hasattr(optimizer, "batches") else Batches(len(x), len(x))
     update = _update(model, optimizer, gradient, loss_fn, x, y)
+    if check and callable(gradient):
+        _warn_of_a_wrong(gradient, model, x, y)
 
     past, place = resume or (None, Place())
     parts = [past] if past else []
@@ -129,8 +136,8 @@ def train(
                 continue
             looked = now
             if failure := recorder.look():
-                report(here, recorder.part())
-                return replace(History.join(parts), status="diverged", reason=failure)
+                report(here, recorder.part("diverged", failure))
+                return History.join(parts)
             if now - reported > SECONDS_A_REPORT or here.epoch == epochs:
                 report(here, recorder.part())
                 reported = now
@@ -188,6 +195,16 @@ def _update(
         optimizer.step()
 
     return update
+
+
+def _warn_of_a_wrong(gradient: GradientFunction, model: nn.Module, x: Tensor, y: Tensor) -> None:
+    from torchgd.check import check_gradient  # it takes a while to load, and few runs need it
+
+    report = check_gradient(
+        gradient, x[:SAMPLES_CHECKED], y[:SAMPLES_CHECKED], next(model.parameters()).item()
+    )
+    if not report.ok:
+        warnings.warn(f"the gradient is wrong ({report.cause.value}): {report.message}", stacklevel=3)
 
 
 def _autograd_update(model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction) -> Update:

@@ -32,6 +32,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     console.print(grid)
 
 
+def facts(rows: dict[str, object]) -> None:
+    """Print names with their values, a line each."""
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        say(f"{name:<{width}}  {f'{value:.10g}' if isinstance(value, float) else value}")
+
+
 def print_json(answer: dict[str, Any]) -> None:
     """Print exactly one JSON object; NaN and infinities become null, as JSON has none."""
     print(json.dumps(_finite(answer), ensure_ascii=False, allow_nan=False))

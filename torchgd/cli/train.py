@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +29,13 @@ def train(
     dtype: opt.DtypeOption = opt.Dtype.float64,
     logdir: opt.LogdirOption = Path("runs"),
     name: opt.NameOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of this name, as the same command began it.")
+    ] = False,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OPTION", help="Resume although this option differs, e.g. lr; may be repeated."),
+    ] = None,
     predict: opt.PredictOption = None,
     as_json: opt.JsonOption = False,
 ) -> None:
@@ -39,6 +46,7 @@ def train(
     opt.check_start(weight)
 
     from torchgd.certificate import auto_lr, stability
+    from torchgd.divergence import explain_divergence
     from torchgd.run import MOST_CERTIFIED, Config, experiment_name, run, with_engine
 
     if rate is None:
@@ -69,14 +77,22 @@ def train(
             logdir=logdir,
             experiment=experiment_name(dataset),
             name=name,
+            resume=resume,
+            override=override or (),
             on_epoch=on_epoch,
         )
+    if done.had_ended:
+        terminal.say(f"{done.folder} has ended; there is nothing left to do", to_stderr=as_json)
     history = done.history
+    reason = history.reason
+    if history.status == "diverged" and len(dataset) <= MOST_CERTIFIED:
+        explained = explain_divergence(history.weight, dataset.x, dataset.y, rate, **chosen)
+        reason = f"{reason}; {explained}"
     answer: dict[str, Any] = {
         "weight": done.model.weight.item(),
         "cost": history.cost[-1].item(),
         "status": history.status,
-        "reason": history.reason,
+        "reason": reason,
         "epochs": int(history.epoch[-1]),
         "updates": int(history.end_update[-1]),
         "method": method.value,
@@ -88,11 +104,7 @@ def train(
     if as_json:
         terminal.print_json(answer)
     else:
-        terminal.table(["", "value"], [[key, _text(value)] for key, value in answer.items()])
+        terminal.facts(answer)
         terminal.say(f"tensorboard --logdir {logdir}")
     if history.status == "diverged":
         raise typer.Exit(1)
-
-
-def _text(value: Any) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
