@@ -40,12 +40,13 @@ class Certificate:
         best_lr, best_factor: the smallest lr with the least |factor|. In a fixed order the factor is 0
             there: one epoch forgets the start.
         factor: the epoch's factor at lr.
-        mean_factor: the mean of the scale: what an epoch does to the mean error; in a fixed order the factor.
+        lost, shift: the epoch takes the (mean) error e = w − w* to (1 − lost) e + shift.
         converges: whether |factor| < 1.
         epochs: until |factor|^epochs ≤ tolerance; None if never.
         tolerance: the part of the starting distance that may be left.
         fixed_point: where the weight settles, a mean where the order is random.
-        spread: the standard deviation of the settled weight at the ends of epochs; 0 in a fixed order.
+        spread: the standard deviation of the settled weight at the ends of epochs; 0 in a fixed order,
+            None if infinite.
         least_squares: w* = Σxy / Σx².
         bias: |fixed_point − least_squares|.
         basis: "exact", or how much of it is a simulation.
@@ -63,22 +64,30 @@ class Certificate:
     best_lr: float
     best_factor: float
     factor: float
-    mean_factor: float
+    lost: float
+    shift: float
     converges: bool
     epochs: int | None
     tolerance: float
     fixed_point: float
-    spread: float
+    spread: float | None
     least_squares: float
     bias: float
     basis: str
 
     def weight_after(self, epochs: int, w0: float) -> float:
-        """The weight (its mean, where the order is random) after so many epochs from w0.
+        """The weight (its mean, where the order is random) after so many epochs from w0; inf if it overflows.
 
-        w_k = fixed_point + mean_factor^k (w0 − fixed_point)
+        e_k = (1 − lost)^k e_0 + (1 − (1 − lost)^k) / lost · shift,    e = w − least_squares
         """
-        return self.fixed_point + self.mean_factor**epochs * (w0 - self.fixed_point)
+        log_kept = math.log1p(-self.lost) if self.lost < 1 else math.nan
+        try:
+            kept = math.exp(epochs * log_kept) if self.lost < 1 else (1 - self.lost) ** epochs
+        except OverflowError:
+            return math.inf
+        gone = -math.expm1(epochs * log_kept) if self.lost < 1 else 1 - kept
+        moved = self.shift * (gone / self.lost if self.lost else epochs)
+        return self.least_squares + kept * (w0 - self.least_squares) + moved
 
     @property
     def verdict(self) -> str:
@@ -102,7 +111,7 @@ class Certificate:
         if self.bias > NO_NOISE * abs(self.least_squares):
             text += f"; it settles at {self.fixed_point:.6g}, {self.bias:.3g} from"
             text += f" least squares {self.least_squares:.6g}"
-        if self.spread > NO_NOISE * abs(self.least_squares):
+        if self.spread and self.spread > NO_NOISE * abs(self.least_squares):
             text += f"; it goes on to vary by ±{self.spread:.3g}"
         return text + "."
 
@@ -158,7 +167,8 @@ def certify(epoch: Epoch, lr: float | None, *, method: str, order: str, toleranc
         raise InputError(f"tolerance is {tolerance!r}; give a number between 0 and 1, e.g. 1e-6")
     chosen = epoch.best_lr if lr is None else lr
     log_factor = epoch.log_factor(chosen)
-    place, spread = epoch.place(chosen)
+    lost, (shift, spread) = epoch.lost(chosen), epoch.shift(chosen)
+    place = shift / lost if lost else math.copysign(math.inf, shift)
     return Certificate(
         method=method,
         order=order,
@@ -172,12 +182,13 @@ def certify(epoch: Epoch, lr: float | None, *, method: str, order: str, toleranc
         best_lr=epoch.best_lr,
         best_factor=0.0 if isinstance(epoch, FixedOrder) else epoch.factor(epoch.best_lr),
         factor=epoch.factor(chosen),
-        mean_factor=epoch.mean_factor(chosen),
+        lost=lost,
+        shift=shift,
         converges=log_factor < 0,
         epochs=_epochs_to(tolerance, log_factor),
         tolerance=tolerance,
         fixed_point=epoch.updates.least_squares + place,
-        spread=spread,
+        spread=spread if math.isfinite(spread) else None,
         least_squares=epoch.updates.least_squares,
         bias=abs(place),
         basis=epoch.basis,

@@ -114,10 +114,14 @@ def explain_divergence(
     end = f"after epoch {len(finite) - 1} the weight is {finite[-1]:.6g}"
     end += "" if len(finite) == len(values) else ", an epoch later it is not finite"
     grew = "overflowed" if measured is None else f"multiplied the error by {measured:.6g}"
-    message = (
-        f"{cause.value.capitalize()}: {end}. An epoch {grew}, predicted {predicted:.6g}; lr {lr:.6g} is "
-        f"{lr / certificate.limit:.6g} times the limit {certificate.limit:.6g}. {why} Use lr {use:.6g}."
+    sentences = (
+        f"{cause.value.capitalize()}: {end}.",
+        f"An epoch {grew}, predicted {predicted:.6g};",
+        f"lr {lr:.6g} is {lr / certificate.limit:.6g} times the limit {certificate.limit:.6g}.",
+        why,
+        f"Use lr {use:.6g}.",
     )
+    message = " ".join(filter(None, sentences))
     return Divergence(cause, len(finite) - 1, measured, predicted, certificate.limit, use, message)
 
 
@@ -172,7 +176,7 @@ class _Run:
 
     def _ratio(self, epoch: FixedOrder, lr: float) -> float:
         """The last error over the first; in a fixed order the distance from the fixed point."""
-        centre = epoch.updates.least_squares + (epoch.place(lr)[0] if self.fixed else 0.0)
+        centre = epoch.updates.least_squares + (epoch.shift(lr)[0] / epoch.lost(lr) if self.fixed else 0.0)
         start = self.weights[0] - centre
         return (self.weights[-1] - centre) / start if start else 0.0
 

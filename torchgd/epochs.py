@@ -99,16 +99,13 @@ class FixedOrder:
         size = math.exp(min(self.log_factor(lr), 700.0))
         return -size if odd else size
 
-    def mean_factor(self, lr: float) -> float:
-        """E scale."""
-        return self.factor(lr)
+    def lost(self, lr: float) -> float:
+        """1 − scale, joined as 1 − (1 − p)(1 − q) = p + (1 − p) q: nothing cancels for a small lr."""
+        return compose(1 - lr * self.h, lr * self.h)[1].item()
 
-    def place(self, lr: float) -> tuple[float, float]:
-        """Where the error settles, shift / (1 − scale), and its standard deviation there."""
-        # 1 − scale joins as 1 − (1 − p)(1 − q) = p + (1 − p) q: without the cancellation for a small lr.
-        _, lost = compose(1 - lr * self.h, lr * self.h)
-        _, shift = compose(1 - lr * self.h, lr * self.r)
-        return (shift / lost).item(), 0.0
+    def shift(self, lr: float) -> tuple[float, float]:
+        """The mean of the shift, and the standard deviation of the settled error at the ends of epochs."""
+        return compose(1 - lr * self.h, lr * self.r)[1].item(), 0.0
 
 
 class ShuffledSamples(FixedOrder):
@@ -121,8 +118,7 @@ class ShuffledSamples(FixedOrder):
         self.shuffles = min(400, max(2, 4_000_000 // count))
         self.basis = "exact" if count <= FEW else f"simulated, {self.shuffles} shuffles, seed {seed}"
 
-    def place(self, lr: float) -> tuple[float, float]:
-        _, lost = compose(1 - lr * self.h, lr * self.h)
+    def shift(self, lr: float) -> tuple[float, float]:
         if len(self.h) <= FEW:
             mean, square = self._moments(lr)
             variance = square - mean * mean
@@ -131,8 +127,9 @@ class ShuffledSamples(FixedOrder):
             orders = (torch.randperm(len(self.h), generator=generator) for _ in range(self.shuffles))
             shifts = torch.stack([compose(1 - lr * self.h[i], lr * self.r[i])[1] for i in orders])
             mean, variance = shifts.mean().item(), shifts.var().item()
-        gone = lost.item()
-        return mean / gone, math.sqrt(max(variance, 0.0) / (gone * (2 - gone)))
+        lost = self.lost(lr)
+        kept = lost * (2 - lost)  # 1 − scale²
+        return mean, math.sqrt(max(variance, 0.0) / kept) if kept > 0 else math.nan
 
     def _moments(self, lr: float) -> tuple[float, float]:
         """Mean and mean square of the shift over all n! orders.

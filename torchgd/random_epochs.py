@@ -33,12 +33,12 @@ class RandomEpoch:
         """E scale² of one epoch."""
         raise NotImplementedError
 
-    def mean_factor(self, lr: float) -> float:
-        """E scale of one epoch."""
+    def lost(self, lr: float) -> float:
+        """1 − E scale of one epoch."""
         raise NotImplementedError
 
-    def place(self, lr: float) -> tuple[float, float]:
-        """The mean and the standard deviation of the settled error."""
+    def shift(self, lr: float) -> tuple[float, float]:
+        """The mean of the shift, and the standard deviation of the settled error at the ends of epochs."""
         raise NotImplementedError
 
     @property
@@ -97,17 +97,17 @@ class Replacement(RandomEpoch):
     def mean_square(self, lr: float) -> float:
         return math.prod((1 - 2 * lr * h + lr * lr * hh) ** count for count, h, hh, _ in self.groups)
 
-    def mean_factor(self, lr: float) -> float:
-        return math.prod((1 - lr * h) ** count for count, h, _, _ in self.groups)
+    def lost(self, lr: float) -> float:
+        return 1 - math.prod((1 - lr * h) ** count for count, h, _, _ in self.groups)
 
-    def place(self, lr: float) -> tuple[float, float]:
-        scale, shift = 1.0, 0.0  # E e² through one epoch
+    def shift(self, lr: float) -> tuple[float, float]:
+        lost, noise = 0.0, 0.0  # E e² → (1 − lost) E e² + noise; batch by batch with its own two numbers
         for count, h, hh, rr in self.groups:
-            lost = 2 * lr * h - lr * lr * hh
-            kept = (1 - lost) ** count
-            added = lr * lr * rr * (-math.expm1(count * math.log1p(-lost)) / lost if 0 < lost < 1 else count)
-            scale, shift = scale * kept, shift * kept + added
-        return 0.0, math.sqrt(shift / (1 - scale)) if scale < 1 else math.nan
+            once = 2 * lr * h - lr * lr * hh
+            after = -math.expm1(count * math.log1p(-once)) if once < 1 else 1.0
+            noise = noise * (1 - after) + lr * lr * rr * (after / once if once else count)
+            lost += (1 - lost) * after
+        return 0.0, math.sqrt(noise / lost) if lost > 0 else math.nan
 
 
 class ShuffledBatches(RandomEpoch):
@@ -123,17 +123,17 @@ class ShuffledBatches(RandomEpoch):
     def mean_square(self, lr: float) -> float:
         return torch.log(torch.abs(1 - lr * self.h)).sum(1).mul(2).exp().mean().item()
 
-    def mean_factor(self, lr: float) -> float:
-        return (1 - lr * self.h).prod(1).mean().item()
+    def lost(self, lr: float) -> float:
+        return compose(1 - lr * self.h, lr * self.h)[1].mean().item()
 
-    def place(self, lr: float) -> tuple[float, float]:
+    def shift(self, lr: float) -> tuple[float, float]:
         scale, shift = compose(1 - lr * self.h, lr * self.r)
         square = scale.square().mean().item()
         if not square < 1:
-            return math.nan, math.nan
-        mean = shift.mean().item() / (1 - scale.mean().item())
+            return shift.mean().item(), math.nan
+        mean = shift.mean().item() / self.lost(lr)
         second = (shift.square().mean().item() + 2 * (scale * shift).mean().item() * mean) / (1 - square)
-        return mean, math.sqrt(max(second - mean * mean, 0.0))
+        return shift.mean().item(), math.sqrt(max(second - mean * mean, 0.0))
 
 
 def _orders(n: int, seed: int, *, replacement: bool) -> tuple[Tensor, str]:

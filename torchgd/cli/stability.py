@@ -92,7 +92,7 @@ def stability(
                 f"{of.factor:.6g}",
                 str(of.epochs or "never"),
                 f"{of.fixed_point:.10g}" if of.converges else "",
-                f"{of.spread:.3g}" if of.converges else "",
+                f"{of.spread:.3g}" if of.converges and of.spread is not None else "",
             ]
             for each, of in certificates.items()
         ]
