@@ -46,6 +46,7 @@ from torchgd.training import Place
 
 FORMAT = "torchgd checkpoint"
 VERSION = 1
+_PLAIN = {bool, int, float, complex, str, bytes}  # not their subclasses, which weights_only would refuse
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,10 @@ def _checksum(content: object) -> str:
             for item in value:
                 add(item)
             digest.update(b"]")
-        else:
+        elif value is None or type(value) in _PLAIN:
             digest.update(f"{type(value).__name__} {value!r} ".encode())
+        else:
+            raise InputError(f"a checkpoint cannot hold {value!r:.60}; give tensors, numbers and words")
 
     add(content)
     return digest.hexdigest()

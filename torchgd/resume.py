@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -25,8 +26,9 @@ from torchgd.history import History
 from torchgd.runlog import check_name
 from torchgd.training import Place
 
-SECONDS_BETWEEN = 2.0  # of checkpoints, and at least
+SECONDS_BETWEEN = 2.0  # checkpoints, at least
 SHARE_OF_TIME = 0.05  # that they may take, however long the history is
+STRETCHES, STRETCH = 64, 2**18  # of samples that count for the checksum: up to 16.7 million it is all of them
 
 CHECKPOINT = "checkpoint.pt"
 OVERRIDABLE = ("lr", "epochs", "data", "gradient", "device")  # what leaves the place within an epoch as it is
@@ -36,8 +38,9 @@ _NOT_COMPARED = {"torchgd", "torch", "data", "x", "y"}  # versions and names; th
 def fingerprint(data: Dataset) -> dict[str, int | str]:
     """The data by content: the number of samples and a checksum of x and of y."""
     x = y = 0
-    for xs, ys in data.blocks():
-        x, y = zlib.crc32(_bytes(xs), x), zlib.crc32(_bytes(ys), y)
+    for start in range(0, len(data), max(STRETCH, math.ceil(len(data) / STRETCHES))):
+        for xs, ys in data.blocks(start=start, stop=start + STRETCH):
+            x, y = zlib.crc32(_bytes(xs), x), zlib.crc32(_bytes(ys), y)
     return {"samples": len(data), "checksum": f"{x:08x}{y:08x}"}
 
 
@@ -63,56 +66,71 @@ def find_run(logdir: Path, experiment: str, method: str, name: str | None) -> Pa
     return folder / run
 
 
-def read_run(folder: Path) -> tuple[Mapping[str, Any] | None, Checkpoint | None]:
-    """The run's settings and its last checkpoint, each as far as it got before it was killed.
+def past_of(folder: Path, settings: Mapping[str, Any], override: Sequence[str]) -> Checkpoint | None:
+    """The checkpoint to go on from, or None where the run was killed before its first.
+
+    Args:
+        folder: the run's.
+        settings: those of now; all but versions and names must be the run's.
+        override: the names of those that may differ.
 
     Raises:
-        InputError: the folder holds something else, or what it holds is broken.
+        InputError: the folder holds something else or something broken, or the settings differ.
     """
-    path = folder / "config.json"
+    for name in override:
+        if name not in OVERRIDABLE:
+            raise InputError(f"--override {name}: a run can go on with another {', '.join(OVERRIDABLE)} only")
+    was, kept = _read(folder)
+    if was is None:
+        return None
+    if "data" in override and was.get("samples") != settings["samples"]:
+        override = [name for name in override if name != "data"]  # the place would be another
+    differing = {key for key in settings.keys() - _NOT_COMPARED if was.get(key) != settings[key]}
+    if "dtype" in differing:
+        differing.discard("checksum")  # other bytes of the same numbers
+    names = {"data" if key in {"samples", "checksum"} else key for key in differing} - set(override)
+    if names:
+        listed = ", ".join(
+            f"{name} {_worded(was, name)} (now {_worded(settings, name)})" for name in sorted(names)
+        )
+        able = names <= set(OVERRIDABLE) and was.get("samples") == settings["samples"]
+        mend = (
+            f"add {' '.join(f'--override {name}' for name in sorted(names))}"
+            if able
+            else "leave out --resume"
+        )
+        raise InputError(f"{folder}: the run has {listed}; give the same, or {mend}")
+    if kept and kept.place.epoch > settings["epochs"]:
+        raise InputError(f"{folder}: {kept.place.epoch} epochs are done; give --epochs of that or more")
+    if kept and kept.ended and kept.history.status == "diverged" and override:
+        raise InputError(f"{folder}: the run has diverged and cannot go on; leave out --resume to begin anew")
+    return kept
+
+
+def _read(folder: Path) -> tuple[Mapping[str, Any] | None, Checkpoint | None]:
+    """The run's settings and its last checkpoint, each as far as it got before it was killed."""
     if (folder / CHECKPOINT).exists():
         kept = checkpoint.load(folder / CHECKPOINT)
         if kept.settings is None:
             raise InputError(
-                f"{folder / CHECKPOINT}: a checkpoint without settings; it goes on in Python only"
+                f"{folder / CHECKPOINT}: holds no settings; it can be gone on with in Python only"
             )
         return kept.settings, kept
+    path = folder / "config.json"
     if not path.exists():
         others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
         if others:
             raise InputError(
-                f"{folder}: holds {others[0]!r} but no config.json, so it is no run; give another --name"
+                f"{folder}: is no run, as it holds {others[0]!r} but no config.json; check --name"
             )
         return None, None
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); begin a new run without --resume") from None
+        raise InputError(f"{path}: cannot be read ({error}); leave out --resume to begin anew") from None
     if not isinstance(settings, dict):
-        raise InputError(f"{path}: holds no JSON object; begin a new run without --resume")
+        raise InputError(f"{path}: holds no JSON object; leave out --resume to begin anew")
     return settings, None
-
-
-def check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any], override: Sequence[str]) -> None:
-    """Refuse to go on with other settings than the run's, but for those whose names are in ``override``."""
-    for name in override:
-        if name not in OVERRIDABLE:
-            raise InputError(f"--override {name}: a run can go on with another {', '.join(OVERRIDABLE)} only")
-    if "data" in override and was.get("samples") != now["samples"]:
-        raise InputError(
-            f"{folder}: the run has {was.get('samples')} samples and these data {now['samples']}; "
-            "begin a new run without --resume"
-        )
-    differing = {key for key in now.keys() - _NOT_COMPARED if was.get(key) != now[key]}
-    if "dtype" in differing:
-        differing.discard("checksum")  # other bytes of the same numbers
-    names = {"data" if key in {"samples", "checksum"} else key for key in differing} - set(override)
-    if names:
-        listed = ", ".join(f"{name} {_worded(was, name)}, not {_worded(now, name)}" for name in sorted(names))
-        mend = f"add {' '.join(f'--override {name}' for name in sorted(names))}"
-        if not names <= set(OVERRIDABLE):
-            mend = "begin a new run without --resume"
-        raise InputError(f"{folder}: the run has {listed}; give the same, or {mend}")
 
 
 def _worded(settings: Mapping[str, Any], name: str) -> str:

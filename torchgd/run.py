@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from torchgd.checkpoint import Checkpoint
 from torchgd.data import Dataset
 from torchgd.errors import InputError
 from torchgd.figures import METHOD_NAMES, cost_curve, parabola, to_png
 from torchgd.history import History
+from torchgd.interruption import stoppable
 from torchgd.mapped import MappedVector
 from torchgd.model import LinearModel
 from torchgd.moments import Moments
 from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
+from torchgd.resume import CHECKPOINT, Keeper, find_run, fingerprint, past_of, sole_writer
 from torchgd.runlog import RunLog, new_folder, write_config
 from torchgd.scan import scan
 from torchgd.training import MOST_UPDATES_RECORDED, Place, train
@@ -48,11 +52,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended: its history, its model and its folder."""
+    """A run that has ended: its history, its model, its folder, and whether there was nothing left to do."""
 
     history: History
     model: LinearModel
     folder: Path
+    had_ended: bool = False
 
 
 def make_optimizer(config: Config, model: LinearModel) -> GradientDescent:
@@ -80,6 +85,8 @@ def run(
     logdir: Path,
     experiment: str,
     name: str | None = None,
+    resume: bool = False,
+    override: Sequence[str] = (),
     on_epoch: Callable[[int], None] | None = None,
 ) -> Run:
     """Train as configured and log it to ``logdir/experiment/name``.
@@ -88,37 +95,98 @@ def run(
         config: what to train.
         data: the data it names, on its device, in its dtype.
         logdir, experiment, name: where to; the name is the method's if not given.
+        resume: go on with the run of this name from its last checkpoint; a run that has ended is only read.
+        override: the settings in which a resumed run may differ from what it was.
         on_epoch: called now and then with the number of epochs done, for a progress bar.
+
+    Raises:
+        InputError: the run's folder can't be written, or there is no such run to go on with.
+        Stopped: SIGINT or SIGTERM came; the run can be gone on with.
     """
     model = LinearModel(config.weight, device=data.inputs.device, dtype=data.inputs.dtype)
     optimizer = make_optimizer(config, model)
+    settings = {
+        "torchgd": version("torchgd"),
+        "torch": str(torch.__version__),
+        **asdict(config),
+        **fingerprint(data),
+    }
+    if resume:
+        folder = find_run(logdir, experiment, config.method, name)
+    else:
+        folder = new_folder(logdir, experiment, name or config.method)
+    with sole_writer(folder):
+        past = past_of(folder, settings, override) if resume else None
+        if past is not None:
+            past.restore(model, optimizer)
+            optimizer.param_groups[0]["lr"] = config.lr  # which may be overridden
+            if past.ended and past.place.epoch >= config.epochs:
+                return Run(past.history, model, folder, had_ended=True)
+        try:
+            history = _logged(config, data, model, optimizer, folder, settings, past, on_epoch)
+        except OSError as error:
+            mend = "mend that, and the same command with --resume goes on"
+            raise InputError(f"{folder}: cannot be written ({error.strerror}); {mend}") from None
+    return Run(history, model, folder)
+
+
+def _logged(
+    config: Config,
+    data: Dataset,
+    model: LinearModel,
+    optimizer: GradientDescent,
+    folder: Path,
+    settings: Mapping[str, Any],
+    past: Checkpoint | None,
+    on_epoch: Callable[[int], None] | None,
+) -> History:
+    """Train from the past on, or from the start, and write the run's folder."""
     batches = optimizer.batches(len(data))
-    folder = new_folder(logdir, experiment, name or config.method)
-    write_config(folder, {"torchgd": version("torchgd"), "torch": torch.__version__, **asdict(config)})
+    place = past.place if past else Place()
+    write_config(folder, settings)
     hyperparameters: dict[str, float | str] = {
         "method": config.method,
         "lr": config.lr,
         "batch_size": batches.batch_size,
     }
-    with RunLog(folder, hyperparameters, epochs=config.epochs, updates=len(batches) * config.epochs) as log:
+    with (
+        RunLog(
+            folder,
+            hyperparameters,
+            epochs=config.epochs,
+            updates=len(batches) * config.epochs,
+            past=past.history if past else None,
+        ) as log,
+        Keeper(folder / CHECKPOINT, model, optimizer, settings, past) as keeper,
+    ):
+        done = place.epoch
 
         def on_progress(part: History, place: Place) -> None:
+            nonlocal done
+            done = place.epoch
             log.write(part)
+            keeper.note(part, place)
             if on_epoch is not None:
-                on_epoch(place.epoch)
+                on_epoch(done)
+            check()
 
-        if config.engine == "scan":
-            history = scan(model, data, optimizer, config.epochs, on_progress=on_progress)
-        else:
-            history = train(
-                model,
-                data.x,
-                data.y,
-                optimizer,
-                config.epochs,
-                gradient=config.gradient,
-                on_progress=on_progress,
-            )
+        resume = (past.history, past.place) if past else None
+        with stoppable(
+            lambda: f"stopped after {done} epochs; the same command with --resume goes on"
+        ) as check:
+            if config.engine == "scan":
+                history = scan(model, data, optimizer, config.epochs, on_progress=on_progress, resume=resume)
+            else:
+                history = train(
+                    model,
+                    data.x,
+                    data.y,
+                    optimizer,
+                    config.epochs,
+                    gradient=config.gradient,
+                    on_progress=on_progress,
+                    resume=resume,
+                )
         title = f"{METHOD_NAMES[config.method]}, lr = {config.lr:.6g}"
         for tag, figure in (
             ("parabola", parabola({config.method: history}, Moments.of(data.blocks()), title=title)),
@@ -126,7 +194,8 @@ def run(
         ):
             log.picture(tag, *to_png(figure))
         log.finish(history)
-    return Run(history, model, folder)
+        keeper.end(history)
+    return history
 
 
 def with_engine(config: Config, data: Dataset) -> Config:

@@ -16,6 +16,7 @@ from typing import cast
 import typer
 
 from torchgd.errors import InputError
+from torchgd.interruption import Stopped
 
 app = typer.Typer(
     name="torchgd",
@@ -29,7 +30,7 @@ app = typer.Typer(
 _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 # The modules of this package that add commands to `app`, in the order of --help.
-COMMANDS = ("lesson", "train", "stability", "sweep")
+COMMANDS = ("lesson", "train", "stability", "sweep", "compare")
 for _command in COMMANDS:
     importlib.import_module(f"torchgd.cli.{_command}")
 
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("torchgd: interrupted", file=sys.stderr)
         return 130
+    except Stopped as stopped:
+        print(f"torchgd: {stopped}", file=sys.stderr)
+        return stopped.status
     except BrokenPipeError:  # `torchgd … | head`
         sys.stderr.close()
         return 0
