@@ -1,0 +1,160 @@
+"""Two processes on this machine under torchrun, against one."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from torchgd import EpochMap, InputError, LinearModel, epoch_map, train
+from torchgd.batches import Batches
+from torchgd.data import Dataset
+from torchgd.distributed import Group, epoch_of_shards, process_group
+from torchgd.moments import Moments
+from torchgd.parallel import Pieces, mean_over_ranks
+
+RANK = Path(__file__).parent / "rank.py"
+
+
+def samples(n: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(n)
+    x = torch.randn(n, generator=generator, dtype=torch.float64)
+    return x, 3 * x + torch.randn(n, generator=generator, dtype=torch.float64)
+
+
+def small_network() -> nn.Module:
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+
+
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(RANK),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*launch, *arguments], env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.json"
+    done = torchrun("answer", str(answers))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(answers.read_text())  # rank 0 alone wrote it
+
+    x, y = samples(1001)
+    for batch_size in (1, 7, 1001, 5000):
+        assert found[f"epochs of {batch_size}"] == pytest.approx(
+            [epoch_map(x, y, 0.01, batch_size).after(k)(1.0) for k in (1, 50)], rel=1e-12
+        )
+    moments = Moments.of([(x, y)])
+    assert found["costs"] == pytest.approx([moments.cost(w) for w in (-1.0, 3.0)], rel=1e-12)
+
+    x, y = samples(7)
+    for batch_size in (7, 3):  # shares of 3 and 4 samples; a last batch of one sample, none of it for rank 0
+        model, trajectory = small_network(), []
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+        for _ in range(5):
+            for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
+                optimizer.zero_grad()
+                loss = mse_loss(model(xs.unsqueeze(1)).squeeze(1), ys)
+                loss.backward()
+                optimizer.step()
+                trajectory.append([loss.item(), *nn.utils.parameters_to_vector(model.parameters()).tolist()])
+        assert found[f"network, batches of {batch_size}"] == [
+            pytest.approx(row, rel=1e-12) for row in trajectory
+        ]
+
+    linear = LinearModel(1.0, dtype=torch.float64)
+    history = train(linear, x, y, torch.optim.SGD(linear.parameters(), lr=0.05), epochs=20)
+    assert found["train"] == [pytest.approx(history.cost.tolist(), rel=1e-12), "finished"]
+
+
+def test_a_process_that_dies_ends_the_job_with_one_line() -> None:
+    done = torchrun("die")
+    assert done.returncode != 0
+    ours = [line for line in done.stderr.splitlines() if line.startswith("torchgd:")]
+    assert ours == ["torchgd: rank 0: another process has died; see its own lines"]
+    assert "rank.py" not in done.stderr.split("Traceback")[0]  # the traceback that follows is torchrun's own
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchrun starts the only process of a job."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("launched")
+def test_errors_name_the_rank(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = samples(5)
+    x[3] = math.nan
+    with (
+        pytest.raises(InputError, match=r"^rank 0: sample 3, counted from 0, is x = nan"),
+        process_group() as group,
+    ):
+        epoch_of_shards(Dataset(x, y), 0.01, 1, group)
+    with pytest.raises(SystemExit) as ended, process_group():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection closed by peer [127.0.0.1]:5")
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "torchgd: rank 0: another process has died; see its own lines\n"
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(InputError, match=r"^2 processes for 1 samples"), process_group() as group:
+        group.shard(1)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    with pytest.raises(SystemExit) as ended, process_group() as group:  # rank 0 has said it
+        group.shard(1)
+    assert (ended.value.code, capsys.readouterr().err) == (2, "")
+    with pytest.raises(RuntimeError, match="another bug"), process_group():
+        raise RuntimeError("another bug")
+
+
+def test_alone_it_is_a_group_of_one() -> None:
+    x, y = samples(20)
+    with process_group() as group:
+        epoch, moments = epoch_of_shards(Dataset(x, y), 0.01, 3, group)
+        assert group == Group(0, 1)
+        assert list(Pieces(Batches(5, 2), group)) == list(Batches(5, 2))
+        assert group.compose(EpochMap(0.5, 1.0)) == EpochMap(0.5, 1.0)
+        assert mean_over_ranks(mse_loss, group)(x, y) == mse_loss(x, y)
+    assert epoch(1.0) == pytest.approx(epoch_map(x, y, 0.01, 3)(1.0), rel=1e-14)
+    assert moments == Moments.of([(x, y)])
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "size"), [(10, 1, 3), (10, 3, 4), (10, 3, 2), (7, 7, 2), (7, 99, 7)]
+)
+def test_shards_are_all_samples_in_order(n: int, batch_size: int, size: int) -> None:
+    shards = [Group(rank, size).shard(n, batch_size) for rank in range(size)]
+    assert [sample for begin, end in shards for sample in range(begin, end)] == list(range(n))
+    assert all(begin < end for begin, end in shards)
+    if batch_size < n:
+        assert all(begin % batch_size == 0 for begin, _ in shards)
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "message"),
+    [
+        (2, 1, "3 processes for 2 samples; start 2 or fewer"),
+        (2, 2, "3 processes for 2 samples; start 2 or fewer"),
+        (20, 10, "3 processes for 2 batches of 10 samples; start 2 or fewer"),
+    ],
+)
+def test_more_ranks_than_work(n: int, batch_size: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Group(0, 3).shard(n, batch_size)
