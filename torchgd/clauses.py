@@ -49,6 +49,7 @@ def update(factory: Factory) -> str:
 def closure_gradient(factory: Factory) -> str:
     """step(closure) runs the closure, with gradients on."""
     p, enabled = parameter(), list[bool]()
+    fill([p])
 
     def closure() -> Tensor:
         enabled.append(torch.is_grad_enabled())
@@ -57,15 +58,15 @@ def closure_gradient(factory: Factory) -> str:
     factory([p]).step(closure)  # type: ignore[arg-type]
     expect(len(enabled) > 0, "step(closure) did not run the closure")
     expect(all(enabled), "the closure ran with gradients off, so that loss.backward() would fail in it")
-    return f"ran with gradients on, {len(enabled)} time{'s' * (len(enabled) > 1)}"
+    return "ran with gradients on"
 
 
 def closure_loss(factory: Factory) -> str:
     """step(closure) returns the loss of the closure's first run."""
-    p, expected = parameter(), float(fill([parameter()]))
+    p = parameter()
+    expected = fill([p]).item()
     returned: Any = factory([p]).step(lambda: fill([p]))  # type: ignore[arg-type, return-value]
-    expect(returned is not None, "step(closure) returned None")
-    expect(float(returned) == expected, f"step(closure) returned {returned}, and the loss was {expected}")
+    expect(returned is not None and float(returned) == expected, f"returned {returned}, not {expected}")
     return f"returned {expected:.6g}"
 
 
@@ -131,12 +132,10 @@ def state_dict(factory: Factory) -> str:
         optimizer.param_groups[0]["lr"] = (
             optimizer.param_groups[0]["lr"] / 2
         )  # the groups are saved, not the defaults
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    file.seek(0)
+    torch.save(optimizer.state_dict(), file := io.BytesIO())
     q = parameter(p)
     resumed = factory([q])
-    resumed.load_state_dict(torch.load(file))
+    resumed.load_state_dict(torch.load(io.BytesIO(file.getvalue())))
     descend(optimizer, [p])
     descend(resumed, [q])
     expect_same(q, p, "3 steps after loading")
@@ -163,7 +162,6 @@ def deepcopy_and_pickle(factory: Factory) -> str:
 def schedulers(factory: Factory) -> str:
     """Schedulers change the lr of its groups, and nothing warns."""
     makers: tuple[Callable[[Optimizer], lr_scheduler.LRScheduler], ...] = (
-        lambda optimizer: lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5),
         lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5**epoch),
         lambda optimizer: lr_scheduler.ExponentialLR(optimizer, gamma=0.5),
     )
@@ -180,7 +178,7 @@ def schedulers(factory: Factory) -> str:
         name, after = type(scheduler).__name__, float(optimizer.param_groups[0]["lr"])
         expect(not caught, f"{name} warned: {caught[0].message if caught else ''}")
         expect(math.isclose(after, before / 4), f"{name} left lr at {after}, not at {before / 4}")
-    return "StepLR, LambdaLR and ExponentialLR drive it without a warning"
+    return "LambdaLR and ExponentialLR drive it without a warning"
 
 
 def maximize(factory: Factory) -> str:
@@ -205,13 +203,13 @@ def foreach(factory: Factory) -> str:
 
 def hooks(factory: Factory) -> str:
     """A hook before the step sees the parameter as it was, one after it as it is then."""
-    p, before, after = parameter(), list[Tensor](), list[Tensor]()
+    p, seen = parameter(), list[Tensor]()
     optimizer = factory([p])
-    optimizer.register_step_pre_hook(lambda *_: before.append(parameter(p)))
-    optimizer.register_step_post_hook(lambda *_: after.append(parameter(p)))
+    optimizer.register_step_pre_hook(lambda *_: seen.append(parameter(p)))
+    optimizer.register_step_post_hook(lambda *_: seen.append(parameter(p)))
     descend(optimizer, [p], steps=1)
-    expect(len(before) > 0 and len(after) > 0, "the hooks did not run")
-    expect(not moved(before[0]) and torch.equal(after[-1], p), "the hooks ran at the wrong time")
+    expect(len(seen) >= 2, "the hooks did not run")
+    expect(not moved(seen[0]) and torch.equal(seen[-1], p), "the hooks ran at the wrong time")
     return "ran before and after the update"
 
 

@@ -63,8 +63,8 @@ class Run:
 
 def needs_closure(optimizer: Optimizer) -> bool:
     """Whether step cannot be called without a closure, as LBFGS's."""
-    parameters = inspect.signature(optimizer.step).parameters.values()
-    return any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+    _, *arguments = inspect.signature(type(optimizer).step).parameters.values()
+    return any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in arguments)
 
 
 def take_step(optimizer: Optimizer, closure: Callable[[], Tensor]) -> None:

@@ -1,0 +1,209 @@
+"""``torchgd compare``: our optimizer beside anyone's, and anyone's against the contract."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from torchgd.cli import app, terminal
+from torchgd.cli import options as opt
+from torchgd.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE:CLASS", help="Any optimizer, e.g. torch.optim.Adam or mine.py:MySGD."),
+]
+WithOption = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="NAME=VALUE", help="An argument of its own; may be repeated; lr is ours."),
+]
+
+
+@app.command(epilog="Example: torchgd compare hubble --against torch.optim.SGD --with momentum=0.9")
+def compare(
+    data: opt.DataArgument = "course",
+    x: opt.XOption = None,
+    y: opt.YOption = None,
+    method: opt.MethodOption = opt.Method.gd,
+    against: AgainstOption = None,
+    with_: WithOption = None,
+    lr: opt.LrOption = "0.01",
+    steps: Annotated[int | None, typer.Option(min=1, help="How many updates; 1000 unless told.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="How many passes over the data instead.")] = None,
+    batch_size: opt.BatchSizeOption = None,
+    order: opt.OrderOption = opt.Order.sequential,
+    seed: opt.SeedOption = 0,
+    weight: opt.WeightOption = 1.0,
+    device: opt.DeviceOption = "auto",
+    dtype: opt.DtypeOption = opt.Dtype.float64,
+    contract: Annotated[
+        bool, typer.Option("--contract", help="Check the optimizer's contract instead: theirs, or else ours.")
+    ] = False,
+    as_json: opt.JsonOption = False,
+) -> None:
+    """Run our optimizer and another in lock-step; exit status 1 where they are different rules."""
+    rate = opt.learning_rate(lr)
+    chosen = opt.sampling(method, batch_size, order)
+    if steps is not None and epochs is not None:
+        raise InputError("--steps and --epochs both say how long; leave one of them out")
+    if with_ and against is None and contract:
+        raise InputError("--with is for the class of --against; give one, e.g. --against torch.optim.SGD")
+    dataset = opt.read_data(data, x, y, dtype, device)
+    opt.check_start(weight)
+
+    import torch
+
+    from torchgd.certificate import auto_lr
+    from torchgd.model import LinearModel
+    from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
+
+    inputs, targets = dataset
+    if rate is None:
+        rate, why = auto_lr(inputs, targets, epochs=epochs or 100, seed=seed, **chosen)
+        terminal.say(why, to_stderr=as_json)
+    options: dict[str, Any] = {"lr": rate}
+    ours: type[Optimizer] = GradientDescent
+    if method is not opt.Method.gd:
+        options |= {"order": order.value, "generator": torch.Generator().manual_seed(seed)}
+        ours = StochasticGradientDescent
+    if method is opt.Method.minibatch:
+        options["batch_size"] = batch_size
+        ours = MiniBatchGradientDescent
+    name = against or "torch.optim.SGD"
+    theirs = _with_options(_optimizer_class(name), name, with_ or [], rate)
+    if contract:
+        _check_contract(*((theirs, name) if against else (partial(ours, **options), ours.__name__)), as_json)
+        return
+
+    from torchgd.compare import Verdict, compare_optimizers
+
+    batches = ours([torch.nn.Parameter(torch.zeros(()))], **options).batches(len(inputs))  # type: ignore[attr-defined]
+    model = LinearModel(weight, device=inputs.device, dtype=inputs.dtype)
+    try:
+        found = compare_optimizers(
+            partial(ours, **options),
+            theirs,
+            model,
+            inputs,
+            targets,
+            steps=steps or (epochs * len(batches) if epochs else 1000),
+            batches=batches,
+        )
+    except InputError:
+        raise
+    except Exception as error:  # their class is anyone's code
+        raise InputError(f"--against {name}: a step raised {type(error).__name__}: {error}") from error
+    answer = {
+        "verdict": found.verdict.value,
+        "steps": found.steps,
+        "method": method.value,
+        "lr": rate,
+        "against": name,
+        "with": {key: str(value) for key, value in theirs.keywords.items()},
+        "largest_ulps": found.ulps.max().item(),
+        "first": found.first and {**asdict(found.first), "index": list(found.first.index)},
+        "sentence": f"{ours.__name__} and {name}: {found}",
+    }
+    if as_json:
+        terminal.print_json(answer)
+    else:
+        first = found.first
+        rows = [["verdict", found.verdict.value], ["steps compared", str(found.steps)]]
+        rows += [["largest distance", f"{answer['largest_ulps']:.15g} ulps"]]
+        if first:
+            rows += [["first difference", f"step {first.step}, {first.parameter}"]]
+            rows += [[ours.__name__, repr(first.a)], [name, repr(first.b)]]
+            rows += [["distance there", f"{first.ulps:.15g} ulps"]]
+        terminal.table(["", "value"], rows)
+        terminal.say(str(answer["sentence"]))
+    if found.verdict is Verdict.different:
+        raise typer.Exit(1)
+
+
+def _check_contract(factory: Any, name: str, as_json: bool) -> None:
+    """Print the findings; exit with 1 where one failed."""
+    from torchgd.contract import Outcome, check_optimizer
+
+    findings = check_optimizer(factory)
+    counts = {outcome: sum(finding.outcome is outcome for finding in findings) for outcome in Outcome}
+    sentence = f"{name}: " + ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items())
+    if as_json:
+        listed = [{**asdict(finding), "outcome": finding.outcome.value} for finding in findings]
+        terminal.print_json({"optimizer": name, "findings": listed, "sentence": sentence})
+    else:
+        for finding in findings:
+            terminal.say(f"{finding.name:<20} {finding.outcome.value:<15} {finding.evidence}")
+        terminal.say(sentence)
+    if counts[Outcome.failed]:
+        raise typer.Exit(1)
+
+
+def _optimizer_class(name: str) -> type[Optimizer]:
+    """The class that `module:Class`, `module.Class` or `file.py:Class` names."""
+    from torch.optim import Optimizer
+
+    module_name, _, class_name = name.rpartition(":" if ":" in name else ".")
+    if not (module_name and class_name):
+        raise InputError(f"--against {name}: give a module and a class, e.g. torch.optim.SGD")
+    folder = Path.cwd()
+    if module_name.endswith(".py"):
+        folder, module_name = Path(module_name).resolve().parent, Path(module_name).stem
+    sys.path.insert(0, str(folder))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"--against {name}: {error}; check the name, and the folder it is in") from error
+    except Exception as error:  # anyone's module
+        raise InputError(f"--against {name}: its import raised {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(folder))
+    found = getattr(module, class_name, None)
+    if found is None:
+        near = difflib.get_close_matches(class_name, [key for key in vars(module) if key[:1] != "_"], n=1)
+        mend = f"did you mean {near[0]}?" if near else "check its name"
+        raise InputError(f"--against {name}: {module_name} has no {class_name}; {mend}")
+    if not (isinstance(found, type) and issubclass(found, Optimizer)):
+        raise InputError(f"--against {name}: {class_name} is no subclass of torch.optim.Optimizer; give one")
+    return found
+
+
+def _with_options(
+    made: Callable[..., Optimizer], name: str, words: list[str], lr: float
+) -> partial[Optimizer]:
+    """The class with the arguments of --with, tried on one parameter; lr is ours unless given."""
+    import torch
+
+    taken = inspect.signature(made).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    options: dict[str, Any] = {"lr": lr} if anything or "lr" in taken else {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not (equals and key.isidentifier()):
+            raise InputError(f"--with {word}: give a name and a value, e.g. --with momentum=0.9")
+        if not (anything or key in taken) or key == "params":
+            offered = ", ".join(key for key in taken if key != "params")
+            raise InputError(f"--with {word}: {name} takes no argument {key}; it takes {offered}")
+        try:
+            options[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            options[key] = text
+    factory = partial(made, **options)
+    try:
+        factory([torch.nn.Parameter(torch.zeros(()))])
+    except Exception as error:  # anyone's code
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise InputError(f"--against {name}: {type(error).__name__}: {error} (given {given})") from error
+    return factory
