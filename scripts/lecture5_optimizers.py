@@ -1,8 +1,8 @@
 """Lecture 5, the homework: eight optimizers in one loop, with gradient descent as the baseline.
 
 By hand: torchgd's ``GradientDescent``. Beside it: eight optimizers of ``torch.optim`` from the same start,
-each with 1,000 evaluations of the gradient and lr 0.01; LBFGS has lr 1, since it scales its steps itself. Each
-loss is the sum over the samples *before* the update; the printed one is the last.
+each with 1,000 evaluations of the gradient and lr 0.01; LBFGS has lr 1, since it scales its steps itself.
+Each loss is the sum over the samples *before* the update; the printed one is the last.
 """
 
 from collections.abc import Callable

@@ -169,6 +169,37 @@ class RunLog:
         write_text(self.folder / "history.csv", history_csv(history))
 
 
+def write_runs(
+    logdir: Path,
+    experiment: str,
+    histories: Mapping[str, History],
+    config: Mapping[str, Any],
+    picture: tuple[bytes, int, int] | None = None,
+) -> dict[str, Path]:
+    """Write runs that have ended as one experiment, and its picture into the first of them.
+
+    Args:
+        logdir, experiment: where to.
+        histories: the run's name → its history.
+        config: what they have in common; config.json adds the run's name.
+        picture: a PNG, its width and its height.
+
+    Returns:
+        The run's name → its folder.
+    """
+    folders = dict[str, Path]()
+    for name, history in histories.items():
+        folders[name] = new_folder(logdir, experiment, name)
+        write_config(folders[name], {**config, "run": name})
+        epochs, updates = int(history.epoch[-1]), int(history.update[-1])
+        with RunLog(folders[name], {"run": name}, epochs=epochs, updates=updates) as log:
+            log.write(history)
+            if picture is not None and len(folders) == 1:
+                log.picture(experiment, *picture)
+            log.finish(history)
+    return folders
+
+
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write config.json: all that is needed to repeat the run."""
     write_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,103 @@
+"""``torchgd bridge``: from lecture 3 to lecture 8, one part at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from torchgd.cli import app, terminal
+from torchgd.cli import options as opt
+
+EPOCHS = (1, 10, 100)
+
+
+@app.command(epilog="Example: torchgd bridge --method minibatch --batch-size 2 --order shuffled")
+def bridge(
+    method: opt.MethodOption = opt.Method.sgd,
+    lr: opt.LrOption = "0.01",
+    batch_size: opt.BatchSizeOption = None,
+    order: opt.OrderOption = opt.Order.sequential,
+    seed: opt.SeedOption = 0,
+    weight: opt.WeightOption = 1.0,
+    device: opt.DeviceOption = "auto",
+    dtype: opt.DtypeOption = opt.Dtype.float64,
+    logdir: opt.LogdirOption = Path("runs"),
+    as_json: opt.JsonOption = False,
+) -> None:
+    """From lecture 3 to lecture 8: the same run, one part after the other replaced by PyTorch's."""
+    rate = opt.learning_rate(lr)
+    chosen = opt.sampling(method, batch_size, order)
+    opt.check_start(weight)
+    dataset = opt.read_data("course", None, None, dtype, device)
+
+    from dataclasses import asdict
+
+    from torchgd.bridge import climb
+    from torchgd.certificate import auto_lr, stability
+    from torchgd.run import Config
+    from torchgd.runlog import write_runs
+
+    x, y = dataset
+    config = Config(
+        data="course",
+        x=None,
+        y=None,
+        lr=auto_lr(x, y, **chosen)[0] if rate is None else rate,
+        epochs=EPOCHS[-1],
+        seed=seed,
+        weight=weight,
+        gradient="hand",
+        device=str(x.device),
+        dtype=dtype.value,
+        engine="loop",
+        **chosen,
+    )
+    certificate = stability(x, y, config.lr, **chosen)
+    terminal.say(certificate.verdict, to_stderr=as_json)
+    rungs = climb(config, x, y)
+    folders = write_runs(logdir, "bridge", {rung.name: rung.history for rung in rungs}, asdict(config))
+    rows: list[dict[str, Any]] = [
+        {
+            "lecture": rung.lecture,
+            "replaced": rung.replaced,
+            **{f"w, epoch {epoch}": rung.history.weight[epoch].item() for epoch in EPOCHS},
+            "difference": rung.difference,
+            "rounding": rung.rounding,
+            "run_dir": str(folders[rung.name]),
+        }
+        for rung in rungs
+    ]
+    if as_json:
+        terminal.print_json({"method": method.value, "lr": config.lr, "rungs": rows})
+    else:
+        _print(rows, logdir)
+    if not (certificate.converges and all(rung.rounding for rung in rungs)):
+        raise typer.Exit(1)
+
+
+def _print(rows: list[dict[str, Any]], logdir: Path) -> None:
+    weights = [f"w, epoch {epoch}" for epoch in EPOCHS]
+    said = ["", *(_said(row["difference"], row["rounding"]) for row in rows[1:])]
+    terminal.table(
+        ["lecture", *weights, "from the rung below"],
+        [
+            [
+                f"{row['lecture']}  {row['replaced']}",
+                *(f"{row[weight]:.14g}" for weight in weights),
+                difference,
+            ]
+            for row, difference in zip(rows, said, strict=True)
+        ],
+    )
+    terminal.say(
+        "Lecture 5 is here without its bias, which makes another model, and takes the mean, not the sum."
+    )
+    terminal.say(f"To see the curves on top of each other:  tensorboard --logdir {logdir / 'bridge'}")
+
+
+def _said(difference: float, rounding: bool) -> str:
+    if difference == 0:
+        return "equal bit for bit"
+    return f"{difference:.1e}" + ("" if rounding else ", more than rounding")
