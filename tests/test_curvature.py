@@ -1,0 +1,166 @@
+"""The limit with a bias against lecture 5 and a plain loop; any module's against its dense Hessian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everybody writes it
+from torch import Tensor, nn
+from torch.autograd.functional import hessian
+from torch.func import functional_call
+
+from torchgd import InputError, LinearModel
+from torchgd.certificate import stability
+from torchgd.curvature import line_stability, local_limit
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def descend(x: Tensor, y: Tensor, lr: float, steps: int) -> tuple[float, float]:
+    """Lecture 5 in plain Python: w and b, the sum of the squares."""
+    w, b = 1.0, 0.0
+    for _ in range(steps):
+        residuals = [w * a + b - c for a, c in zip(x.tolist(), y.tolist(), strict=True)]
+        w -= lr * sum(2 * r * a for r, a in zip(residuals, x.tolist(), strict=True))
+        b -= lr * sum(2 * r for r in residuals)
+    return w, b
+
+
+def test_lecture_5(course_data: tuple[Tensor, Tensor]) -> None:
+    x, y = course_data
+    line = line_stability(x, "sum")
+    assert line.eigenvalues == pytest.approx((17 - math.sqrt(265), 17 + math.sqrt(265)), rel=1e-12)
+    assert (round(line.condition, 1), round(line.limit, 4)) == (46.1, 0.0601)
+    for share, grows in ((1 - 1e-3, False), (1 + 1e-3, True)):
+        w, b = descend(x, y, share * line.limit, 8000)
+        assert (abs(w - 2) + abs(b) > 1) == grows
+    # At the best lr the error along the slow direction is what remains, with the factor that was said.
+    before, after = (descend(x, y, line.best_lr, steps)[0] - 2 for steps in (200, 202))
+    assert after / before == pytest.approx(line.best_factor**2, rel=1e-6)
+    assert line.slow[0] > 0 > line.slow[1]
+    assert f"({line.slow[0]:.3f}, {line.slow[1]:.3f})" in line.verdict
+
+
+def test_the_slow_and_the_fast_direction(noisy_data: tuple[Tensor, Tensor]) -> None:
+    x, _ = noisy_data
+    for loss, scale in (("mean", 2 / 7), ("sum", 2.0), ("half", 1 / 7)):
+        line = line_stability(x, loss)
+        for vector, value in zip((line.slow, line.fast), line.eigenvalues, strict=True):
+            w, b = vector
+            image = (scale * (x * (w * x + b)).sum().item(), scale * (w * x + b).sum().item())
+            assert image == pytest.approx((value * w, value * b), abs=1e-12)
+            assert math.hypot(w, b) == pytest.approx(1.0, rel=1e-12)
+        assert line.limit == 2 / line.eigenvalues[1]
+
+
+def test_one_x_does_not_tell_w_from_b() -> None:
+    line = line_stability(torch.tensor([2.0, 2.0, 2.0]))
+    assert line.condition == math.inf
+    assert line.eigenvalues == pytest.approx((0.0, 10.0), abs=1e-12)
+    assert "the samples do not tell w from b" in line.verdict
+
+
+def network(seed: int, activation: type[nn.Module]) -> tuple[nn.Module, Tensor, Tensor]:
+    torch.manual_seed(seed)
+    layers = (nn.Linear(3, 8), activation(), nn.Linear(8, 4), activation(), nn.Linear(4, 2))
+    return nn.Sequential(*layers).double(), torch.randn(30, 3).double(), 3 * torch.randn(30, 2).double()
+
+
+def dense(model: nn.Module, x: Tensor, y: Tensor, loss_fn: Loss) -> Tensor:
+    """All eigenvalues of the Hessian, formed row by row."""
+    names, shapes = zip(*((name, p.shape) for name, p in model.named_parameters()), strict=True)
+    sizes = [shape.numel() for shape in shapes]
+
+    def loss(flat: Tensor) -> Tensor:
+        parts = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+        return loss_fn(functional_call(model, dict(zip(names, parts, strict=True)), (x,)), y)
+
+    flat = torch.cat([p.detach().flatten() for p in model.parameters()])
+    values: Tensor = torch.linalg.eigvalsh(hessian(loss, flat))
+    return values
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.Sigmoid])
+@pytest.mark.parametrize("loss_fn", [F.mse_loss, F.smooth_l1_loss])
+def test_the_dense_hessian_agrees(activation: type[nn.Module], loss_fn: Loss) -> None:
+    for seed in range(5):
+        model, x, y = network(seed, activation)
+        exact = dense(model, x, y, loss_fn)[-1].item()
+        found = local_limit(model, x, y, loss_fn)
+        assert found.eigenvalue == pytest.approx(exact, rel=1e-3)
+        assert found.limit == 2 / found.eigenvalue
+        assert found.converged
+
+
+def test_a_large_negative_eigenvalue_is_not_the_largest() -> None:
+    """A saddle with the eigenvalues −5 and 1, and y = w₁w₂x near its saddle, with ±2 mean xy but for 1e-6."""
+    model = nn.Linear(2, 1, bias=False).double()
+    signs = torch.tensor([-2.5, 0.5]).double()
+    saddle = local_limit(
+        model, torch.eye(2).double(), signs, lambda prediction, weigh: (weigh @ prediction**2).sum()
+    )
+    assert saddle.eigenvalue == pytest.approx(1.0, rel=1e-3)
+
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor([1e-3, -1e-3], dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.w[0] * self.w[1] * x
+
+    x = torch.tensor([1.0, 2.0, 3.0]).double()
+    values = dense(Product(), x, 2 * x, F.mse_loss)
+    assert values.tolist() == pytest.approx([-2 * 28 / 3, 2 * 28 / 3], rel=1e-5)
+    assert local_limit(Product(), x, 2 * x).eigenvalue == pytest.approx(values[1].item(), rel=1e-3)
+
+
+def test_one_weight_has_the_limit_of_the_certificate(noisy_data: tuple[Tensor, Tensor]) -> None:
+    x, y = noisy_data
+    found = local_limit(LinearModel(0.3, dtype=torch.float64), x, y)
+    assert found.limit == pytest.approx(stability(x, y).limit, rel=1e-12)
+    assert "Here, and only here" in found.message
+
+
+def test_nothing_in_the_model_is_changed() -> None:
+    model, x, y = network(0, nn.Tanh)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    local_limit(model, x, y)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_frozen_parameters_do_not_count() -> None:
+    model, x, y = network(0, nn.Tanh)
+    whole = local_limit(model, x, y).eigenvalue
+    next(model.parameters()).requires_grad_(False)
+    assert local_limit(model, x, y).eigenvalue < whole
+
+
+def test_a_loss_without_curvature_has_no_limit() -> None:
+    model, x = nn.Linear(2, 1), torch.ones(3, 2)
+    found = local_limit(model, x, torch.zeros(3, 1), lambda prediction, target: prediction.sum())
+    assert (found.eigenvalue, found.limit, found.converged) == (0.0, math.inf, True)
+
+
+def test_too_few_iterations_are_said() -> None:
+    model, x, y = network(1, nn.Tanh)
+    found = local_limit(model, x, y, max_iterations=32)
+    assert (found.converged, found.iterations) == (False, 32)
+    assert found.eigenvalue <= dense(model, x, y, F.mse_loss)[-1].item()
+
+
+def test_errors() -> None:
+    model = nn.Linear(1, 1)
+    x = torch.ones(2, 1)
+    with pytest.raises(InputError, match="the loss is nan at these parameters; start where it is finite"):
+        local_limit(model, x, x * math.nan)
+    with pytest.raises(InputError, match="no parameter of the model requires a gradient"):
+        local_limit(model.requires_grad_(False), x, x)
+    with pytest.raises(InputError, match="loss is 'l1'; give one of mean, sum, half"):
+        line_stability(x[:, 0], "l1")
+    with pytest.raises(InputError, match=r"x\[1\] is not finite"):
+        line_stability(torch.tensor([1.0, math.inf]))
