@@ -14,6 +14,7 @@ import torch
 
 from torchgd.checkpoint import Checkpoint
 from torchgd.data import Dataset
+from torchgd.distributed import ALONE, Group
 from torchgd.errors import InputError
 from torchgd.figures import METHOD_NAMES, cost_curve, parabola, to_png
 from torchgd.history import History
@@ -88,6 +89,7 @@ def run(
     resume: bool = False,
     override: Sequence[str] = (),
     on_epoch: Callable[[int], None] | None = None,
+    group: Group = ALONE,
 ) -> Run:
     """Train as configured and log it to ``logdir/experiment/name``.
 
@@ -98,6 +100,7 @@ def run(
         resume: go on with the run of this name from its last checkpoint; a run that has ended is only read.
         override: the settings in which a resumed run may differ from what it was.
         on_epoch: called now and then with the number of epochs done, for a progress bar.
+        group: the processes that share the work; rank 0 writes.
 
     Raises:
         InputError: the run's folder can't be written, or there is no such run to go on with.
@@ -111,6 +114,8 @@ def run(
         **asdict(config),
         **fingerprint(data),
     }
+    if group.rank:  # rank 0 alone writes
+        return Run(scan(model, data, optimizer, config.epochs, group=group), model, logdir)
     if resume:
         folder = find_run(logdir, experiment, config.method, name)
     else:
@@ -123,7 +128,7 @@ def run(
             if past.ended and past.place.epoch >= config.epochs:
                 return Run(past.history, model, folder, had_ended=True)
         try:
-            history = _logged(config, data, model, optimizer, folder, settings, past, on_epoch)
+            history = _logged(config, data, model, optimizer, folder, settings, past, on_epoch, group)
         except OSError as error:
             mend = "mend that, and the same command with --resume goes on"
             raise InputError(f"{folder}: cannot be written ({error.strerror}); {mend}") from None
@@ -139,6 +144,7 @@ def _logged(
     settings: Mapping[str, Any],
     past: Checkpoint | None,
     on_epoch: Callable[[int], None] | None,
+    group: Group,
 ) -> History:
     """Train from the past on, or from the start, and write the run's folder."""
     batches = optimizer.batches(len(data))
@@ -175,7 +181,15 @@ def _logged(
             lambda: f"stopped after {done} epochs; the same command with --resume goes on"
         ) as check:
             if config.engine == "scan":
-                history = scan(model, data, optimizer, config.epochs, on_progress=on_progress, resume=resume)
+                history = scan(
+                    model,
+                    data,
+                    optimizer,
+                    config.epochs,
+                    on_progress=on_progress,
+                    resume=resume,
+                    group=group,
+                )
             else:
                 history = train(
                     model,
@@ -198,7 +212,7 @@ def _logged(
     return history
 
 
-def with_engine(config: Config, data: Dataset) -> Config:
+def with_engine(config: Config, data: Dataset, group: Group = ALONE) -> Config:
     """The configuration with "auto" decided: the scan where the loop would not record every update, or where
     the data stay in files.
 
@@ -207,10 +221,12 @@ def with_engine(config: Config, data: Dataset) -> Config:
     """
     if config.engine == "scan" and config.gradient != "hand":
         raise InputError("--engine scan composes the gradient by hand, not autograd's; give --engine loop")
+    if group.size > 1 and (config.engine == "loop" or config.gradient != "hand"):
+        raise InputError("under torchrun the samples are shared by --engine scan, with --gradient hand")
     size = {"gd": len(data), "sgd": 1}.get(config.method, config.batch_size or 1)
     updates = config.epochs * math.ceil(len(data) / size)
     long = updates > MOST_UPDATES_RECORDED or isinstance(data.inputs, MappedVector)
-    engine = "scan" if long and config.gradient == "hand" else "loop"
+    engine = "scan" if (long or group.size > 1) and config.gradient == "hand" else "loop"
     return replace(config, engine=engine) if config.engine == "auto" else config
 
 

@@ -20,6 +20,7 @@ from torchgd.affine import prefix_maps
 from torchgd.arrays import check_memory
 from torchgd.batches import Batches
 from torchgd.data import Dataset
+from torchgd.distributed import ALONE, Group, epoch_of_shards
 from torchgd.errors import InputError
 from torchgd.history import History, judge
 from torchgd.model import LinearModel
@@ -40,18 +41,24 @@ class _Epoch:
         lr: float,
         updates: Iterable[int],
         on_samples: Callable[[int], None],
+        group: Group,
     ) -> None:
-        self._data, self._batches, self._on_samples = data, batches, on_samples
-        self.moments = Moments()
+        self._data, self._batches = data, batches
+        if group.size > 1:
+            whole, self.moments = epoch_of_shards(data, lr, batches.batch_size, group)
+            self._maps = {len(batches): whole}
+            return
         stops = sorted({stop for update in updates for stop in (update - 1, update)})
-        maps = prefix_maps(self._blocks(), lr, batches.batch_size, stops)
-        self._maps = dict(zip([*stops, len(batches)], maps, strict=True))
+        self.moments = Moments()
 
-    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for x, y in self._data.blocks():
-            self.moments = self.moments.plus(x, y)
-            yield x, y
-            self._on_samples(self.moments.n)
+        def blocks() -> Iterator[tuple[Tensor, Tensor]]:
+            for x, y in data.blocks():
+                self.moments = self.moments.plus(x, y)
+                yield x, y
+                on_samples(self.moments.n)
+
+        maps = prefix_maps(blocks(), lr, batches.batch_size, stops)
+        self._maps = dict(zip([*stops, len(batches)], maps, strict=True))
 
     def weight(self, update: int, w: float) -> float:
         """The weight after so many of the epoch's updates from w."""
@@ -76,6 +83,7 @@ def scan(
     on_progress: Callable[[History, Place], None] | None = None,
     on_samples: Callable[[int], None] = lambda samples: None,
     resume: tuple[History, Place] | None = None,
+    group: Group = ALONE,
 ) -> History:
     """What :func:`torchgd.train` does with ``gradient="hand"``, an epoch at a time, from data of any size.
 
@@ -87,6 +95,7 @@ def scan(
         optimizer: one of torchgd's three, with one lr for the one weight.
         epochs, on_progress, resume: as for :func:`torchgd.train`; a place is always the end of an epoch.
         on_samples: called with the number of samples read in the present epoch so far.
+        group: the processes that share the work, see :mod:`torchgd.distributed`; they record no updates.
 
     Raises:
         InputError: the optimizer's update is no affine map, or a random order of data larger than memory.
@@ -98,13 +107,17 @@ def scan(
         >>> round(history.weight[1].item(), 12), round(model.weight.item(), 12)
         (1.260688, 2.0)
     """
-    group = optimizer.param_groups[0]
-    if not isinstance(optimizer, GradientDescent) or group["maximize"] or len(optimizer.param_groups) > 1:
+    options = optimizer.param_groups[0]
+    if not isinstance(optimizer, GradientDescent) or options["maximize"] or len(optimizer.param_groups) > 1:
         raise InputError(
             "the scan engine needs a torchgd optimizer that descends on one weight; use the loop"
         )
-    batches, lr = optimizer.batches(len(data)), float(group["lr"])
+    batches, lr = optimizer.batches(len(data)), float(options["lr"])
     in_order, per_epoch = batches.order == "sequential", len(batches)
+    if not in_order and group.size > 1:
+        raise InputError(
+            f"the {batches.order} order needs all samples in one process; take --order sequential"
+        )
     if not in_order:
         check_memory(24 * len(data), f"the {batches.order} order", "take --order sequential")
     stride = math.ceil(epochs * per_epoch / MOST_POINTS)
@@ -116,14 +129,18 @@ def scan(
     for epoch in range(place.epoch, epochs):
         begin_epoch(batches, place.generator if epoch == place.epoch else None)
         first = stride - epoch * per_epoch % stride
-        updates = range(first, per_epoch + 1, stride)
+        updates = range(first, per_epoch + 1, stride) if group.size == 1 else range(0)
         if not in_order:
             order = batches.indices().to(data.x.device)
             shuffled = replace(data, inputs=data.x[order], targets=data.y[order])
-            epoch_data = _Epoch(shuffled, batches, lr, updates, on_samples)
+            epoch_data = _Epoch(shuffled, batches, lr, updates, on_samples, group)
         elif epoch_data is None:  # the same maps serve every epoch
-            every = {(k * stride - 1) % per_epoch + 1 for k in range(1, MOST_POINTS + 1)}
-            epoch_data = _Epoch(data, batches, lr, every, on_samples)
+            every = (
+                set()
+                if group.size > 1
+                else {(k * stride - 1) % per_epoch + 1 for k in range(1, MOST_POINTS + 1)}
+            )
+            epoch_data = _Epoch(data, batches, lr, every, on_samples, group)
         moments = whole or epoch_data.moments
         if past is None and epoch == 0:
             ends.append((0, w, moments.cost(w)))

@@ -42,69 +42,72 @@ def train(
     """Train y = w·x by one method; log it to TensorBoard."""
     rate = opt.learning_rate(lr)
     chosen = opt.sampling(method, batch_size, order)
-    dataset = opt.read_data(data, x, y, dtype, device)
     opt.check_start(weight)
 
     from torchgd.certificate import auto_lr, stability
+    from torchgd.distributed import process_group
     from torchgd.divergence import explain_divergence
     from torchgd.run import MOST_CERTIFIED, Config, experiment_name, run, with_engine
 
-    if rate is None:
-        rate, why = auto_lr(dataset.x, dataset.y, epochs=epochs, **chosen)
-        terminal.say(why, to_stderr=as_json)
-    if len(dataset) <= MOST_CERTIFIED:
-        terminal.say(stability(dataset.x, dataset.y, rate, **chosen).verdict, to_stderr=as_json)
+    with process_group() as group, terminal.silent(group.rank > 0):
+        dataset = opt.read_data(data, x, y, dtype, device)
+        if rate is None:
+            rate, why = auto_lr(dataset.x, dataset.y, epochs=epochs, **chosen)
+            terminal.say(why, to_stderr=as_json)
+        if len(dataset) <= MOST_CERTIFIED:
+            terminal.say(stability(dataset.x, dataset.y, rate, **chosen).verdict, to_stderr=as_json)
 
-    config = Config(
-        data=data,
-        x=x,
-        y=y,
-        lr=rate,
-        epochs=epochs,
-        seed=seed,
-        weight=weight,
-        gradient=gradient.value,
-        device=str(dataset.inputs.device),
-        dtype=dtype.value,
-        engine=engine.value,
-        **chosen,
-    )
-    config = with_engine(config, dataset)
-    with terminal.progress(epochs, method.value) as on_epoch:
-        done = run(
-            with_engine(config, dataset),
-            dataset,
-            logdir=logdir,
-            experiment=experiment_name(dataset),
-            name=name,
-            resume=resume,
-            override=override or (),
-            on_epoch=on_epoch,
+        config = Config(
+            data=data,
+            x=x,
+            y=y,
+            lr=rate,
+            epochs=epochs,
+            seed=seed,
+            weight=weight,
+            gradient=gradient.value,
+            device=str(dataset.inputs.device),
+            dtype=dtype.value,
+            engine=engine.value,
+            **chosen,
         )
-    if done.had_ended:
-        terminal.say(f"{done.folder} has ended; there is nothing left to do", to_stderr=as_json)
-    history = done.history
-    reason = history.reason
-    if history.status == "diverged" and len(dataset) <= MOST_CERTIFIED:
-        explained = explain_divergence(history.weight, dataset.x, dataset.y, rate, **chosen)
-        reason = f"{reason}; {explained}"
-    answer: dict[str, Any] = {
-        "weight": done.model.weight.item(),
-        "cost": history.cost[-1].item(),
-        "status": history.status,
-        "reason": reason,
-        "epochs": int(history.epoch[-1]),
-        "updates": int(history.end_update[-1]),
-        "method": method.value,
-        "lr": rate,
-        "run_dir": str(done.folder),
-    }
-    if predict is not None:
-        answer["prediction"] = done.model(predict).item()
-    if as_json:
-        terminal.print_json(answer)
-    else:
-        terminal.facts(answer)
-        terminal.say(f"tensorboard --logdir {logdir}")
-    if history.status == "diverged":
-        raise typer.Exit(1)
+        config = with_engine(config, dataset, group)
+        with terminal.progress(epochs, method.value) as on_epoch:
+            done = run(
+                config,
+                dataset,
+                logdir=logdir,
+                experiment=experiment_name(dataset),
+                name=name,
+                resume=resume,
+                override=override or (),
+                on_epoch=on_epoch,
+                group=group,
+            )
+        if done.had_ended:
+            terminal.say(f"{done.folder} has ended; there is nothing left to do", to_stderr=as_json)
+        history = done.history
+        reason = history.reason
+        if history.status == "diverged" and len(dataset) <= MOST_CERTIFIED:
+            explained = explain_divergence(history.weight, dataset.x, dataset.y, rate, **chosen)
+            reason = f"{reason}; {explained}"
+        answer: dict[str, Any] = {
+            "weight": done.model.weight.item(),
+            "cost": history.cost[-1].item(),
+            "status": history.status,
+            "reason": reason,
+            "epochs": int(history.epoch[-1]),
+            "updates": int(history.end_update[-1]),
+            "method": method.value,
+            "lr": rate,
+            "run_dir": str(done.folder),
+        }
+        if predict is not None:
+            answer["prediction"] = done.model(predict).item()
+        if as_json:
+            terminal.print_json(answer)
+        else:
+            terminal.facts(answer)
+            terminal.say(f"tensorboard --logdir {logdir}")
+        if history.status == "diverged":
+            raise typer.Exit(1)
