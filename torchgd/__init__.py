@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from torchgd.optim import GradientDescent as GradientDescent
     from torchgd.optim import MiniBatchGradientDescent as MiniBatchGradientDescent
     from torchgd.optim import StochasticGradientDescent as StochasticGradientDescent
-    from torchgd.sweep import sweep_lr as sweep_lr
     from torchgd.report import GradientReport as GradientReport
+    from torchgd.sweep import sweep_lr as sweep_lr
     from torchgd.training import train as train
 
 _MODULE_OF = {

@@ -20,6 +20,7 @@ from torchgd.mistakes import Cause
 from torchgd.probes import Probe
 
 LISTS, ARRAYS = "lists of numbers", "numpy arrays"
+_REFUSALS = (Cause.raises, Cause.detached)
 GradientFunction = Callable[..., Any]
 
 
@@ -79,24 +80,25 @@ def choose_form(f: GradientFunction, probe: Probe, given: Any, device: torch.dev
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for form in forms(device, given):
-            if not _refused(call(f, form, probe)):
+            problem = call(f, form, probe).problem
+            if problem is None or problem.cause not in _REFUSALS:
                 return form
     problems = []
     for form in forms(device, given):
-        answer = call(f, form, probe)
-        if answer.problem is None or not _refused(answer):
+        problem = call(f, form, probe).problem
+        if problem is None or problem.cause not in _REFUSALS:
             return form
-        problems.append(answer.problem)
-    return next((problem for problem in problems if problem.cause is Cause.detached), problems[0])
+        problems.append(problem)
+    # A fault of f itself shows in most forms; a form that f does not take has an exception of its own.
+    kinds = [problem.text.partition(":")[0] for problem in problems]
+    usual = max(kinds, key=kinds.count)
+    detached = [problem for problem in problems if problem.cause is Cause.detached]
+    return [*detached, problems[kinds.index(usual)]][0]
 
 
 def takes_lists(f: GradientFunction, probe: Probe) -> bool:
     """Whether f is plain Python, or turns lists into arrays by itself."""
     return call(f, forms(torch.device("cpu"), [])[0], probe).problem is None
-
-
-def _refused(answer: Answer) -> bool:
-    return answer.problem is not None and answer.problem.cause in (Cause.raises, Cause.detached)
 
 
 def call(f: GradientFunction, form: Form, probe: Probe) -> Answer:
@@ -116,7 +118,8 @@ def call(f: GradientFunction, form: Form, probe: Probe) -> Answer:
         kind = "None: a return is missing" if raw is None else f"a {type(raw).__name__}"
         return Answer(problem=Problem(Cause.wrong_dtype, f"returned {kind}"), changed=changed)
     if value.dtype.is_complex or value.dtype is torch.bool:
-        return Answer(problem=Problem(Cause.wrong_dtype, f"returned {value.dtype}"), changed=changed)
+        kind = "complex numbers" if value.dtype.is_complex else "True or False"
+        return Answer(problem=Problem(Cause.wrong_dtype, f"returned {kind}, no real number"), changed=changed)
     return Answer(value.double(), value.dtype, changed=changed)
 
 
@@ -141,7 +144,7 @@ def as_tensor(raw: Any) -> Tensor:
 
 def _same(now: Any, was: Any) -> bool:
     if isinstance(was, Tensor):
-        return now.shape == was.shape and bool((now.detach() == was.detach()).all())
+        return torch.equal(now, was)
     if hasattr(was, "__array__"):
         return now.shape == was.shape and bool((now == was).all())
     return bool(now == was)
@@ -152,7 +155,7 @@ def _raised(f: GradientFunction, error: BaseException) -> Problem:
     file = getattr(getattr(f, "__code__", None), "co_filename", None)
     frames = traceback.extract_tb(error.__traceback__)[1:]
     own = [frame for frame in frames if frame.filename == file] or frames
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = "raised " + " ".join(f"{type(error).__name__}: {error}".split())
     if own:
         line = linecache.getline(own[-1].filename, own[-1].lineno or 0).strip()
         text += f" (line {own[-1].lineno}: {line})" if line else f" (line {own[-1].lineno})"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ def check_gradient(
         factor_name=verdict.factor_name,
         line=line,
         form=form.name,
-        evidence=tuple(_evidence(answers)),
+        rows=partial(_evidence, answers),
     )
 
 
@@ -122,21 +123,26 @@ def _signature(f: GradientFunction, name: str) -> list[str]:
     names = [parameter.name for parameter in signature.parameters.values() if parameter.kind in named]
     roles = [next((role for role, words in enumerate(_ROLES) if n.lower() in words), None) for n in names[:3]]
     if roles != [0, 1, 2] and sorted(role for role in roles if role is not None) == [0, 1, 2]:
-        raise InputError(f"{name}{signature} takes them in another order; write it as {name}(w, x, y)")
+        raise InputError(f"{name}{signature} has its arguments in another order; write {name}(w, x, y)")
     return names[:3] if len(names) >= 3 else list("wxy")
 
 
-def _data(w: float | Tensor, x: Any, y: Any) -> tuple[float, Tensor, Tensor]:
+def _data(w: Any, x: Any, y: Any) -> tuple[float, Tensor, Tensor]:
     """The numbers in float64 on the CPU, or InputError."""
-    try:
-        w, x, y = (as_tensor(values).double() for values in (w, x, y))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"w, x and y must be numbers: {error}") from None
-    losses(w, x, y)  # refuses shapes that do not fit together
+    tensors = []
     for name, values in (("w", w), ("x", x), ("y", y)):
-        if not bool(values.isfinite().all()):
-            raise InputError(f"{name} has a value that is NaN or infinite; remove that sample")
-    return float(w), x, y
+        try:
+            tensors.append(as_tensor(values).double())
+        except (TypeError, ValueError, RuntimeError):
+            kind = type(values).__name__
+            raise InputError(
+                f"{name} must be numbers, not a {kind}; give a list, an array or a tensor"
+            ) from None
+        if not bool(tensors[-1].isfinite().all()):
+            mend = "give a finite number" if name == "w" else "remove that sample"
+            raise InputError(f"{name} has a value that is NaN or infinite; {mend}")
+    losses(*tensors)  # refuses shapes that do not fit together
+    return float(tensors[0]), tensors[1], tensors[2]
 
 
 def _evidence(answers: Answers) -> Iterator[Evidence]:

@@ -18,8 +18,6 @@ from torch import Tensor
 from torchgd.mistakes import MISTAKES, RIGHT, Cause, Mistake, Terms
 from torchgd.probes import Probe
 
-_SLACK = 4.0  # what is fitted to the answers carries their rounding too
-
 
 @dataclass(frozen=True)
 class Factor:
@@ -63,9 +61,8 @@ class Explanation:
 
 
 def close(answer: Tensor, value: Tensor, scale: Tensor, n: int, eps: float) -> bool:
-    """Equal to rounding, with room for what underflows in the dtype."""
-    tiny = torch.finfo(torch.float32 if eps > 1e-10 else torch.float64).tiny
-    return bool(((answer - value).abs() <= eps * (n + 8) * scale + 1e4 * n * tiny).all())
+    """Equal to rounding."""
+    return bool(((answer - value).abs() <= eps * (n + 8) * scale).all())
 
 
 def proportion(
@@ -74,8 +71,12 @@ def proportion(
     value: Callable[[int], Tensor],
     scale: Callable[[int], Tensor],
     eps: float,
+    slack: float,
 ) -> Factor | None:
-    """The k and p of answer = k · Nᵖ · value, if they are the same at every point i; else None."""
+    """The k and p of answer = k · Nᵖ · value, if they are the same at every point i; else None.
+
+    What is fitted to the answers carries their rounding too: ``slack`` times the rounding is allowed.
+    """
     known = [i for i, answer in enumerate(answers) if answer is not None]
     other = [i for i in known if counts[i] != counts[known[0]]]
     if not other:
@@ -96,14 +97,15 @@ def proportion(
                 return None
             continue
         size = scale(i) * float(n) ** power
-        if not close(answer, k * due, _SLACK * abs(k) * size, n, eps):
+        if not close(answer, k * due, slack * abs(k) * size, n, eps):
             return None
-        weight = torch.where(size > 0, 1 / size, 0.0) ** 2
-        over += float((weight * answer * due).sum())
-        under += float((weight * due * due).sum())
+        unit = torch.where(size > 0, size, 1.0)
+        over += float((answer / unit * (due / unit)).sum())
+        under += float((due / unit * (due / unit)).sum())
     k = over / under
-    ratio = float(Fraction(k).limit_denominator(24))
-    return Factor(ratio if abs(ratio - k) <= 64 * eps * abs(k) else k, power)
+    ratio = Fraction(k).limit_denominator(24)  # 2, not 1.9999999999999998
+    simple = abs(ratio.numerator) <= 24 and abs(ratio - k) <= 16 * eps * abs(k)
+    return Factor(float(ratio) if simple else k, power)
 
 
 def _ratio(answer: Tensor | None, value: Tensor) -> float:
@@ -118,17 +120,17 @@ def explain(points: Sequence[Point], per_sample: bool, eps: float) -> Explanatio
     """The mistake that explains every point; one without a factor goes before one that needs it."""
     answers, counts = [point.answer for point in points], [point.probe.n for point in points]
 
-    def factor(mistake: Mistake) -> Factor | None:
+    def factor(mistake: Mistake, slack: float) -> Factor | None:
         def value(i: int) -> Tensor:
             return _reduce(mistake(*_at(points[i].probe)), per_sample)
 
         def scale(i: int) -> Tensor:
             return _reduce(_scale(mistake, points[i].probe), per_sample)
 
-        return proportion(answers, counts, value, scale, eps)
+        return proportion(answers, counts, value, scale, eps, slack)
 
-    for mistakes in (MISTAKES, _fitted(points, per_sample)):
-        found = [Explanation(mistake, found) for mistake in mistakes if (found := factor(mistake))]
+    for mistakes, slack in ((MISTAKES, 4.0), (_fitted(points, per_sample, eps), 64.0)):
+        found = [Explanation(mistake, found) for mistake in mistakes if (found := factor(mistake, slack))]
         if found:
             return min(found, key=lambda item: item.factor not in (Factor(1.0), Factor(1.0, 1)))
     return None
@@ -158,7 +160,7 @@ def _scale(mistake: Mistake, probe: Probe) -> Tensor:
     return torch.stack([terms.abs(), *((other - terms).abs() / step for other in moved)]).sum(0)
 
 
-def _fitted(points: Sequence[Point], per_sample: bool) -> Iterator[Mistake]:
+def _fitted(points: Sequence[Point], per_sample: bool, eps: float) -> Iterator[Mistake]:
     """The mistakes with a number of their own, an old w, a penalty or a bound, which the answers give."""
     known = [(point.probe, point.answer) for point in points if point.answer is not None]
     probe, answer = known[0]
@@ -166,26 +168,30 @@ def _fitted(points: Sequence[Point], per_sample: bool) -> Iterator[Mistake]:
     message = f"It does not depend on w: it is the gradient at w = {stale:.6g}, whatever w it is given."
     formula = f"2 x ({stale:.6g} x − y)"
     yield Mistake(Cause.constant, formula, lambda w, x, y, r, g: 2 * x * (stale * x - y), message)
-    yield from _penalties(known, per_sample)
+    yield from _penalties(known, per_sample, eps)
     yield from _clips(known, per_sample)
 
 
-def _penalties(known: Sequence[tuple[Probe, Tensor]], per_sample: bool) -> Iterator[Mistake]:
+def _penalties(known: Sequence[tuple[Probe, Tensor]], per_sample: bool, eps: float) -> Iterator[Mistake]:
     """k · gradient + λ w, or + λ sign(w): k and λ by least squares, each equation weighed by its rounding."""
     for power, signed in ((0, False), (1, False), (0, True), (1, True)):
         rows = []
         for probe, answer in known:
             right, scale = _reduce(probe.right, per_sample), _reduce(probe.scale, per_sample)
             penalty = torch.full_like(right, math.copysign(1.0, probe.w) if signed else probe.w)
-            rows.append((torch.stack([right * probe.n**power, penalty, answer]) / scale).reshape(3, -1))
+            row = torch.stack([right * probe.n**power, penalty, answer])
+            rows.append((row / torch.where(scale > 0, scale, torch.inf)).reshape(3, -1))
         table = torch.cat(rows, dim=1)
         k, rate = torch.linalg.lstsq(table[:2].T, table[2]).solution.tolist()
+        if abs(rate) < 1e4 * eps:
+            continue
         name = "sign(w)" if signed else "w"
         message = f"A weight penalty is in it: it adds {rate:.6g} {name} to the gradient."
+        if abs(k - (2 * (k > 0) - 1)) > 1e-6:
+            message += f" The gradient itself is taken {k:.6g} times."
         if not signed and abs(rate - 1) < 1e-6 and k < 0:
             message = f"This is the weight after an update with lr = {-k:.6g}, not the gradient."
-        formula = f"{k:.6g} gradient + {rate:.6g} {name}".replace("1 gradient", "gradient")
-        yield Mistake(Cause.other_loss, formula, _penalised(k, power, rate, signed), message)
+        yield Mistake(Cause.other_loss, "", _penalised(k, power, rate, signed), message)
 
 
 def _penalised(k: float, power: int, rate: float, signed: bool) -> Terms:
@@ -197,18 +203,20 @@ def _clips(known: Sequence[tuple[Probe, Tensor]], per_sample: bool) -> Iterator[
     low, high = min(float(a.min()) for _, a in known), max(float(a.max()) for _, a in known)
     if low == high:
         return
+    cut = high if sum(float(a.max()) == high for _, a in known) > 1 else low
     bound = max((float(a.abs().max()) for probe, a in known if probe.n == 1 or per_sample), default=0.0)
     size, answer = max((float(probe.right.mean().abs()), float(a.abs().max())) for probe, a in known)
-    norm = answer * (size + 1e-6) / size  # torch.nn.utils.clip_grad_norm_ adds this 1e-6
-    clipped: tuple[tuple[str, float, Terms], ...] = (
-        ("the gradient clamped", high, lambda w, x, y, r, g: g.mean().clamp(low, high)),
-        ("each sample's gradient clamped", bound, lambda w, x, y, r, g: g.clamp(-bound, bound)),
-        (
-            "the gradient scaled",
-            norm,
-            lambda w, x, y, r, g: g.mean() * min(1.0, norm / (g.mean().abs() + 1e-6)),
-        ),
+    norm = answer * (size + 1e-6) / size
+    clipped: tuple[tuple[float, Terms], ...] = (
+        (cut, lambda w, x, y, r, g: g.mean().clamp(low, high)),
+        (bound, lambda w, x, y, r, g: g.clamp(-bound, bound)),
+        (norm, lambda w, x, y, r, g: g.mean() * _shrink(g.mean(), norm)),
     )
-    for formula, cut, terms in clipped:
-        message = f"The gradient is clipped: its direction is right, but its size is cut at {cut:.6g}."
-        yield Mistake(Cause.saturated, f"{formula} at {cut:.6g}", terms, message)
+    for limit, terms in clipped:
+        message = f"The gradient is clipped: its direction is right, but its size is cut at {limit:.6g}."
+        yield Mistake(Cause.saturated, "", terms, message)
+
+
+def _shrink(gradient: Tensor, norm: float) -> Tensor:
+    """The factor of torch.nn.utils.clip_grad_norm_, which adds this 1e-6."""
+    return (norm / (gradient.abs() + 1e-6)).clamp(max=1)

@@ -72,7 +72,10 @@ class Cause(str, Enum):
 
 @dataclass(frozen=True)
 class Mistake:
-    """One candidate: what a function computes where the mean of 2 x (w x − y) is due."""
+    """One candidate: what a function computes where the mean of 2 x (w x − y) is due.
+
+    The formula is empty where the message says it all.
+    """
 
     cause: Cause
     formula: str
@@ -178,39 +181,35 @@ _TABLE: dict[Cause, tuple[tuple[str, Terms, str], ...]] = {
          "mean(x) · mean(y) stands where the mean of x y is due."),
     ),
     Cause.part_of_the_data: (
-        ("the first sample", lambda w, x, y, r, g: _part(g, 0, 1),
+        ("", lambda w, x, y, r, g: _part(g, 0, 1),
          "Only the first sample counts: does the function return inside its loop?"),
-        ("the last sample", lambda w, x, y, r, g: _part(g, len(g) - 1, len(g)),
+        ("", lambda w, x, y, r, g: _part(g, len(g) - 1, len(g)),
          "Only the last sample counts: is it = where += is due, or is the sum reset inside the loop?"),
-        ("all but the first, mean", lambda w, x, y, r, g: g[1:].mean(),
+        ("", lambda w, x, y, r, g: g[1:].mean(),
          "The first sample is left out: indices begin at 0."),
-        ("all but the first, sum / N", lambda w, x, y, r, g: _part(g, 1, len(g)),
+        ("", lambda w, x, y, r, g: _part(g, 1, len(g)),
          "The first sample is left out: indices begin at 0."),
-        ("all but the last, mean", lambda w, x, y, r, g: g[:-1].mean(),
+        ("", lambda w, x, y, r, g: g[:-1].mean(),
          "The last sample is left out: range(n) ends before n already."),
-        ("all but the last, sum / N", lambda w, x, y, r, g: _part(g, 0, len(g) - 1),
+        ("", lambda w, x, y, r, g: _part(g, 0, len(g) - 1),
          "The last sample is left out: range(n) ends before n already."),
-        ("every second sample", lambda w, x, y, r, g: g[::2].mean(),
+        ("", lambda w, x, y, r, g: g[::2].mean(),
          "Only every second sample counts."),
     ),
     Cause.reduction: (
-        ("the mean for each sample", lambda w, x, y, r, g: g.mean().expand(len(x)),
+        ("", lambda w, x, y, r, g: g.mean().expand(len(x)),
          "Each sample gets the mean where its own gradient is due."),
     ),
-    Cause.factor: (
-        ("Σ 2 x (w x − y) / (N − 1)", lambda w, x, y, r, g: g.sum() / (len(x) - 1),
-         "The sum is divided by N − 1 where N is due."),
-    ),
     Cause.saturated: (
-        ("sign of the gradient", lambda w, x, y, r, g: g.mean().sign(),
+        ("", lambda w, x, y, r, g: g.mean().sign(),
          "Only the sign of the gradient is left: its size is lost."),
-        ("sign of each sample's gradient", lambda w, x, y, r, g: g.sign(),
+        ("", lambda w, x, y, r, g: g.sign(),
          "Only the sign of each sample's gradient is left: its size is lost."),
-        ("tanh of the gradient", lambda w, x, y, r, g: g.mean().tanh(),
+        ("", lambda w, x, y, r, g: g.mean().tanh(),
          "The gradient went through tanh: its direction is right, its size is not."),
-        ("tanh of each sample's gradient", lambda w, x, y, r, g: g.tanh(),
+        ("", lambda w, x, y, r, g: g.tanh(),
          "Each sample's gradient went through tanh: its direction is right, its size is not."),
-        ("gradient / ‖gradient‖", lambda w, x, y, r, g: g / g.norm(),
+        ("", lambda w, x, y, r, g: g / g.norm(),
          "The gradient is divided by its size: its direction is right, its size is not."),
         *(_normalised(epsilon) for epsilon in (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5)),
     ),
@@ -219,4 +218,14 @@ _TABLE: dict[Cause, tuple[tuple[str, Terms, str], ...]] = {
 
 
 RIGHT = Mistake(Cause.factor, "2 x (w x − y)", lambda w, x, y, r, g: g, "")
-MISTAKES = (RIGHT, *(Mistake(cause, *row) for cause, rows in _TABLE.items() for row in rows))
+OVER_N_MINUS_1 = Mistake(
+    Cause.factor,
+    "",
+    lambda w, x, y, r, g: g.sum() / (len(x) - 1),
+    "The sum is divided by N − 1 where N is due.",
+)
+MISTAKES = (
+    RIGHT,
+    OVER_N_MINUS_1,
+    *(Mistake(cause, *row) for cause, rows in _TABLE.items() for row in rows),
+)

@@ -44,6 +44,19 @@ class Probe:
         return 2 * self.x.abs() * (abs(self.w) * self.x.abs() + self.y.abs())
 
     @cached_property
+    def means(self) -> tuple[Tensor, Tensor]:
+        """The exact derivative of the cost, and the scale of its rounding."""
+        return self.right.mean(), self.scale.mean()
+
+    @cached_property
+    def sizes(self) -> tuple[float, float]:
+        """The smallest number above 0 and the largest that any way to compute this meets, the sum aside."""
+        x, y = self.x.abs(), self.y.abs()
+        w = torch.full_like(x, abs(self.w))
+        met = torch.stack([w, x, y, x * x, x * y, w * x, self.scale])
+        return float(torch.where(met > 0, met, torch.inf).min()), float(met.max())
+
+    @cached_property
     def autograd(self) -> tuple[Tensor, Tensor]:
         """The derivative by autograd, of the mean and of each loss."""
         with torch.enable_grad():
@@ -82,7 +95,8 @@ def own_probes(seed: int) -> tuple[Probe, ...]:
     generator = torch.Generator().manual_seed(seed)
     probes = []
     for index, n in enumerate((*OWN_COUNTS, 3)):
-        x = 0.5 + torch.randn(n, generator=generator, dtype=torch.float64)
+        x = torch.randn(n, generator=generator, dtype=torch.float64)
+        x = x + 0.5 * x.sign()  # none near 0, where nothing can be told apart
         noise = 0.0 if index == len(OWN_COUNTS) else 1.0
         y = 1.7 * x + noise * torch.randn(n, generator=generator, dtype=torch.float64)
         moderate = 3.0 * float(torch.randn((), generator=generator, dtype=torch.float64))

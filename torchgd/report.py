@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torchgd.mistakes import Cause
@@ -40,7 +42,12 @@ class GradientReport:
     factor_name: str = ""
     line: str | None = None
     form: str = ""
-    evidence: tuple[Evidence, ...] = ()
+    rows: Callable[[], Iterable[Evidence]] = field(default=tuple, repr=False, compare=False)
+
+    @cached_property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What was compared, the user's data first; computed when it is first asked for."""
+        return tuple(self.rows())
 
     @property
     def ok(self) -> bool:
@@ -48,7 +55,14 @@ class GradientReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
-        return {"ok": self.ok, **asdict(self), "cause": self.cause.value}
+        said = ("function", "message", "factor", "factor_name", "line", "form")
+        evidence = [asdict(row) for row in self.evidence]
+        return {
+            "ok": self.ok,
+            "cause": self.cause.value,
+            **{name: getattr(self, name) for name in said},
+            "evidence": evidence,
+        }
 
     def __str__(self) -> str:
         verdict = "right" if self.ok else "roughly right" if self.cause is Cause.approximate else "wrong"

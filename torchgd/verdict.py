@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchgd.calling import Answer, Form, GradientFunction, Problem, call
 from torchgd.explain import Explanation, Factor, Point, close, explain
-from torchgd.mistakes import RIGHT, Cause
+from torchgd.mistakes import OVER_N_MINUS_1, RIGHT, Cause
 from torchgd.probes import YOUR_DATA, Probe
 
 _ROUGH = 0.05  # an error larger than this, relative to the terms, is no approximation
@@ -53,7 +53,8 @@ class Answers:
         if self.per_sample:
             return probe.right, probe.scale
         count = probe.n if self.reduction == "sum" else 1
-        return probe.right.mean() * count, probe.scale.mean() * count
+        right, scale = probe.means
+        return right * count, scale * count
 
     def right_at(self, point: Point) -> bool:
         value, scale = self.target(point.probe)
@@ -87,9 +88,10 @@ def gather(probes: Sequence[Probe], answers: Sequence[Answer], reduction: str) -
             return Verdict(Cause.wrong_shape, _shape_message(n, tuple(result.shape)))
     dtype, eps = _precision({answer.dtype for answer in answers}, [result for _, result in several])
     gathered = Answers(each, reduction, dtype, eps, probes[-1].n)
-    largest = torch.finfo(dtype if dtype.is_floating_point else torch.float64).max / 16
+    limits = torch.finfo(dtype if dtype.is_floating_point else torch.float64)
     for probe, answer in calls:
-        if float(probe.scale.sum()) * (1 + abs(probe.w)) < largest:
+        smallest, largest = probe.sizes
+        if smallest > limits.tiny / eps and largest < limits.max / (16 * probe.n):
             value = _fit(answer, probe.n, each)
             gathered.points.append(Point(probe, None if isinstance(value, Problem) else value))
             if isinstance(value, Problem):
@@ -101,7 +103,7 @@ def gather(probes: Sequence[Probe], answers: Sequence[Answer], reduction: str) -
 
 
 def _fit(answer: Answer, n: int, each: bool) -> Tensor | Problem:
-    """The value in the shape of the others and finite, or what is the matter; for N = 1 both shapes will do."""
+    """The value in the shape of the others and finite, or what is the matter; N = 1 has both shapes."""
     if answer.value is None:
         return answer.problem or Problem(Cause.raises, "gives no answer")
     if answer.value.numel() != (n if each else 1):
@@ -150,6 +152,8 @@ def judge(f: GradientFunction, form: Form, answers: Answers, due: bool) -> Verdi
         cause = problem.cause if probe.data == YOUR_DATA else Cause.lucky
         message = f"It is right elsewhere, but at N = {probe.n} and w = {probe.w:.6g} it {problem.text}."
         return Verdict(cause, message)
+    if all(point.answer is not None and not point.answer.any() for point in answers.points):
+        return _factor(Factor(0.0, int(answers.reduction == "sum")), answers) or _unknown(answers, right)
     informative = [point for point in answers.points if not _is_zero(answers, point)]
     explanation = explain(informative, answers.per_sample, answers.eps)
     if explanation and explanation.mistake is not RIGHT:
@@ -179,13 +183,9 @@ def _correct(answers: Answers, due: bool) -> Verdict:
     if answers.eps > _LOW_PRECISION:
         return Verdict(Cause.approximate, f"It is right as far as {dtype} goes, {_digits(answers)}.")
     if answers.per_sample and not due:
-        return Verdict(
-            Cause.reduction, "It returns each sample's gradient, and right, where their mean is due."
-        )
+        return Verdict(Cause.reduction, "It returns each sample's right gradient where their mean is due.")
     if due and not answers.per_sample:
-        return Verdict(
-            Cause.reduction, "It returns the mean, and right, where each sample's gradient is due."
-        )
+        return Verdict(Cause.reduction, "It returns the right mean where each sample's gradient is due.")
     kind = "for each sample " if answers.per_sample else ""
     points = f"all {len(answers.points)} points tried"
     return Verdict(Cause.correct, f"It is right {kind}to the rounding of {dtype}, at {points}.")
@@ -217,6 +217,11 @@ def _factor(factor: Factor, answers: Answers) -> Verdict | None:
 
 def _mistake(explanation: Explanation, n: int) -> Verdict:
     mistake, factor = explanation.mistake, explanation.factor
+    if mistake is OVER_N_MINUS_1:
+        value = factor.value(n) * n / (n - 1) if n > 1 else None
+        return Verdict(Cause.factor, mistake.message, value, "N/(N − 1)")
+    if not mistake.formula:
+        return Verdict(mistake.cause, mistake.message)
     times = {Factor(1.0): "", Factor(-1.0): "minus "}.get(factor, f"{factor.name} times ")
     message = f"{mistake.message} It computes {times}{mistake.formula}."
     return Verdict(mistake.cause, message, factor.value(n) if times else None, factor.name if times else "")
