@@ -22,6 +22,8 @@ from torchgd.errors import InputError
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from torchgd.optim import GradientDescent
+
 AgainstOption = Annotated[
     str | None,
     typer.Option(metavar="MODULE:CLASS", help="Any optimizer, e.g. torch.optim.Adam or mine.py:MySGD."),
@@ -64,44 +66,30 @@ def compare(
     dataset = opt.read_data(data, x, y, dtype, device)
     opt.check_start(weight)
 
-    import torch
-
     from torchgd.certificate import auto_lr
-    from torchgd.model import LinearModel
-    from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
 
     inputs, targets = dataset
     if rate is None:
         rate, why = auto_lr(inputs, targets, epochs=epochs or 100, seed=seed, **chosen)
         terminal.say(why, to_stderr=as_json)
-    options: dict[str, Any] = {"lr": rate}
-    ours: type[Optimizer] = GradientDescent
-    if method is not opt.Method.gd:
-        options |= {"order": order.value, "generator": torch.Generator().manual_seed(seed)}
-        ours = StochasticGradientDescent
-    if method is opt.Method.minibatch:
-        options["batch_size"] = batch_size
-        ours = MiniBatchGradientDescent
+    ours, our_name = _ours(chosen, rate, seed)
     name = against or "torch.optim.SGD"
     theirs = _with_options(_optimizer_class(name), name, with_ or [], rate)
     if contract:
-        _check_contract(*((theirs, name) if against else (partial(ours, **options), ours.__name__)), as_json)
+        checked = (theirs, name) if against else (ours, our_name)
+        _check_contract(*checked, as_json=as_json)
         return
 
-    from torchgd.compare import Verdict, compare_optimizers
+    import torch
 
-    batches = ours([torch.nn.Parameter(torch.zeros(()))], **options).batches(len(inputs))  # type: ignore[attr-defined]
+    from torchgd.compare import Verdict, compare_optimizers
+    from torchgd.model import LinearModel
+
+    batches = ours([torch.nn.Parameter(torch.zeros(()))]).batches(len(inputs))
+    length = steps or (epochs * len(batches) if epochs else 1000)
     model = LinearModel(weight, device=inputs.device, dtype=inputs.dtype)
     try:
-        found = compare_optimizers(
-            partial(ours, **options),
-            theirs,
-            model,
-            inputs,
-            targets,
-            steps=steps or (epochs * len(batches) if epochs else 1000),
-            batches=batches,
-        )
+        found = compare_optimizers(ours, theirs, model, inputs, targets, steps=length, batches=batches)
     except InputError:
         raise
     except Exception as error:  # their class is anyone's code
@@ -115,7 +103,7 @@ def compare(
         "with": {key: str(value) for key, value in theirs.keywords.items()},
         "largest_ulps": found.ulps.max().item(),
         "first": found.first and {**asdict(found.first), "index": list(found.first.index)},
-        "sentence": f"{ours.__name__} and {name}: {found}",
+        "sentence": f"{our_name} and {name}: {found}",
     }
     if as_json:
         terminal.print_json(answer)
@@ -125,7 +113,7 @@ def compare(
         rows += [["largest distance", f"{answer['largest_ulps']:.15g} ulps"]]
         if first:
             rows += [["first difference", f"step {first.step}, {first.parameter}"]]
-            rows += [[ours.__name__, repr(first.a)], [name, repr(first.b)]]
+            rows += [[our_name, repr(first.a)], [name, repr(first.b)]]
             rows += [["distance there", f"{first.ulps:.15g} ulps"]]
         terminal.table(["", "value"], rows)
         terminal.say(str(answer["sentence"]))
@@ -133,7 +121,22 @@ def compare(
         raise typer.Exit(1)
 
 
-def _check_contract(factory: Any, name: str, as_json: bool) -> None:
+def _ours(chosen: opt.Sampling, lr: float, seed: int) -> tuple[Callable[..., GradientDescent], str]:
+    """The factory of our optimizer for this method, and its name."""
+    import torch
+
+    from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
+
+    if chosen["method"] == "gd":
+        return partial(GradientDescent, lr=lr), GradientDescent.__name__
+    options: dict[str, Any] = {"order": chosen["order"], "generator": torch.Generator().manual_seed(seed)}
+    kind: type[StochasticGradientDescent] = StochasticGradientDescent
+    if chosen["method"] == "minibatch":
+        kind, options["batch_size"] = MiniBatchGradientDescent, chosen["batch_size"]
+    return partial(kind, lr=lr, **options), kind.__name__
+
+
+def _check_contract(factory: Callable[..., Optimizer], name: str, *, as_json: bool) -> None:
     """Print the findings; exit with 1 where one failed."""
     from torchgd.contract import Outcome, check_optimizer
 
