@@ -129,8 +129,8 @@ def test_the_message_has_the_numbers() -> None:
     assert found.predicted == pytest.approx(-4 / 3, rel=1e-12)
     assert found.epoch == 40
     assert found.message == (
-        "The learning rate is too large: after epoch 40 the weight is -99435.3. An epoch multiplied the error "
-        "by -1.33333, predicted -1.33333; lr 0.25 is 1.16667 times the limit 0.214286. Use lr 0.107143."
+        "The learning rate is too large: after epoch 40 the weight is -99435.3. An epoch multiplied the "
+        "error by -1.33333, predicted -1.33333; lr 0.25 is 1.16667 times the limit 0.214286. Use lr 0.107143."
     )
 
 
@@ -156,9 +156,20 @@ def test_a_run_that_did_not_diverge_is_not_explained_away(noisy_data: Data) -> N
 def test_an_epoch_that_overflows_at_once_is_explained() -> None:
     x, y = line(2000, 11)
     lr = 3 * stability(x, y, method="sgd").limit
-    found = explain_divergence([1.0, math.inf], x, y, lr, method="sgd")
-    assert (found.cause, found.measured, found.epoch) == (Cause.LR, None, 0)
-    assert "An epoch overflowed" in found.message
+    for weights in ([1.0, math.inf], [1.0]):
+        found = explain_divergence(weights, x, y, lr, method="sgd")
+        assert (found.cause, found.measured, found.epoch) == (Cause.LR, None, 0)
+        assert "an epoch later it is not finite. An epoch overflowed" in found.message
+
+
+def test_two_weights_before_an_overflow_are_explained() -> None:
+    """A history may end before the epoch in which the weight overflowed."""
+    x, y = line(100, 12)
+    lr = 100 * stability(x, y, method="sgd").limit
+    weights = run(x, y, lr, 1, epochs=2)
+    assert [math.isfinite(weight) for weight in weights] == [True, True, False]
+    for known in (weights, weights[:2]):
+        assert explain_divergence(known, x, y, lr, method="sgd").cause is Cause.LR
 
 
 def test_the_history_of_a_run_in_float32_is_explained() -> None:
@@ -170,7 +181,8 @@ def test_the_history_of_a_run_in_float32_is_explained() -> None:
     assert found.measured == pytest.approx(found.predicted, rel=1e-3)
 
 
-@pytest.mark.parametrize("weights", [[], [1.0], [math.nan, 1.0]])
+@pytest.mark.parametrize("weights", [[], [math.nan, 1.0]])
 def test_errors(weights: list[float]) -> None:
-    with pytest.raises(InputError, match="give the finite w0 and the weight after each epoch"):
-        explain_divergence(weights, *course(), 0.1)
+    x, y = course()
+    with pytest.raises(InputError, match="give w0, finite, then the weight of each epoch"):
+        explain_divergence(weights, x, y, 0.1)

@@ -76,12 +76,13 @@ def explain_divergence(
     |Π (1 − lr h_B)| with that cause's h.
 
     Args:
-        weights: the weight before the first epoch and after each, shape (epochs + 1,); inf and NaN allowed.
+        weights: the weight before the first epoch and after each, shape (epochs + 1,), as far as it goes: after
+            one that is not finite they do not count, and w0 alone is a run that overflowed at once.
         x, y: the samples, shape (n,) each.
         lr, method, batch_size, order, loss: as the run was meant, see :func:`torchgd.stability`.
 
     Raises:
-        InputError: as :func:`torchgd.stability`; or there are no weights, or the first is not finite.
+        InputError: as :func:`torchgd.stability`; or no weight, or the first is not finite.
 
     Example:
         >>> import torch
@@ -92,10 +93,8 @@ def explain_divergence(
     """
     values = torch.as_tensor(weights, dtype=torch.float64).flatten().tolist()
     finite = list(itertools.takewhile(math.isfinite, values))
-    if len(values) < 2 or not finite:
-        raise InputError(
-            f"weights has {len(values)} numbers; give the finite w0 and the weight after each epoch"
-        )
+    if not finite:
+        raise InputError(f"weights begins with {values[:1]}; give w0, finite, then the weight of each epoch")
     certificate = stability(x, y, lr, method=method, batch_size=batch_size, order=order, loss=loss)
     run = _Run(finite, x, y, certificate.batch_size, fixed=method == "gd" or order == "sequential")
     use = auto_lr(x, y, method=method, batch_size=batch_size, order=order, loss=loss)[0]
@@ -103,16 +102,18 @@ def explain_divergence(
     measured = run.growth(loss, lr)
 
     mistakes = ((Cause.SUM, "sum", 1), (Cause.SIGN, loss, -1), (Cause.TWICE, loss, 2))
-    if len(finite) == len(values) and abs(finite[-1] - finite[-2]) <= abs(finite[1] - finite[0]):
+    grown = len(finite) < 3 or abs(finite[-1] - finite[-2]) > abs(finite[1] - finite[0])
+    as_meant = run.fits(loss, lr)
+    if len(finite) == len(values) and (not grown or (as_meant and certificate.converges)):
         cause, why = Cause.NONE, "The steps did not grow."
-    elif run.fits(loss, lr):
+    elif as_meant:
         cause, why = _why_too_large(certificate, x, y)
     else:
         cause = next((cause for cause, of, times in mistakes if run.fits(of, times * lr)), Cause.GRADIENT)
         why = _MENDS[cause].format(certificate.batch_size)
 
     end = f"after epoch {len(finite) - 1} the weight is {finite[-1]:.6g}"
-    end += "" if len(finite) == len(values) else ", an epoch later it is not finite"
+    end += "" if 1 < len(finite) == len(values) else ", an epoch later it is not finite"
     grew = "overflowed" if measured is None else f"multiplied the error by {measured:.6g}"
     sentences = (
         f"{cause.value.capitalize()}: {end}.",

@@ -37,6 +37,11 @@ def compose(scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     return scale[..., 0], shift[..., 0]
 
 
+def exp(logarithm: float) -> float:
+    """eˣ, or inf where it overflows."""
+    return math.exp(logarithm) if logarithm < 709 else math.inf
+
+
 @dataclass(frozen=True)
 class Updates:
     """The samples, by what they do to the error: x² and x (y − w* x), shape (n,) each."""
@@ -96,7 +101,7 @@ class FixedOrder:
 
     def factor(self, lr: float) -> float:
         odd = int((lr * self.h > 1).sum()) % 2
-        size = math.exp(min(self.log_factor(lr), 700.0))
+        size = exp(self.log_factor(lr))
         return -size if odd else size
 
     def lost(self, lr: float) -> float:

@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from torchgd.certificate import Epoch
-from torchgd.figures import METHOD_COLOURS, METHOD_NAMES
+from torchgd.figures import METHOD_COLOURS, METHOD_NAMES, panels
 from torchgd.sweep import Sweep
 
 FLOOR, CEILING = 1e-4, 1e2  # of the factors that are shown
@@ -25,7 +24,7 @@ def factor_figure(epochs: Mapping[str, Epoch], lr: float, *, title: str = "") ->
         lr: the chosen learning rate.
         title: what stands above.
     """
-    figure, axes = _axes(title)
+    figure, (axes,) = panels(title)
     intervals = {method: epoch.intervals for method, epoch in epochs.items()}
     widest = max(ends[0][1] for ends in intervals.values())
     wide = [(low, high) for ends in intervals.values() for low, high in ends if high - low > 0.01 * widest]
@@ -34,7 +33,7 @@ def factor_figure(epochs: Mapping[str, Epoch], lr: float, *, title: str = "") ->
     samples = max(len(epoch.updates.squares) for epoch in epochs.values())
     grid = torch.linspace(0, right, 801 if samples < 100_000 else 101, dtype=torch.float64).tolist()[1:]
     for method, epoch in epochs.items():
-        factors = [math.exp(min(epoch.log_factor(rate), 700.0)) for rate in grid]
+        factors = [min(abs(epoch.factor(rate)), 10 * CEILING) for rate in grid]
         limit = intervals[method][0][1]
         label = f"{METHOD_NAMES[method]}: limit {limit:.6g}"
         if method == "minibatch":
@@ -65,7 +64,7 @@ def sweep_figure(sweep: Sweep, method: str, *, linear: bool = False, title: str 
         linear: the axis of lr; else it is logarithmic.
         title: what stands above.
     """
-    figure, axes = _axes(title)
+    figure, (axes,) = panels(title)
     low, high = sweep.lr[0].item(), sweep.lr[-1].item()
     between = torch.linspace(math.log(low), math.log(high), 401, dtype=torch.float64).exp()
     grid = torch.linspace(low, high, 401, dtype=torch.float64) if linear else between
@@ -97,13 +96,3 @@ def sweep_figure(sweep: Sweep, method: str, *, linear: bool = False, title: str 
     axes.grid(alpha=0.3)
     axes.legend(fontsize=12, framealpha=0.95)
     return figure
-
-
-def _axes(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=15)
-    axes.xaxis.label.set_fontsize(14)
-    axes.yaxis.label.set_fontsize(14)
-    axes.tick_params(labelsize=12)
-    return figure, axes

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from torchgd.epochs import Intervals, Updates, compose
+from torchgd.epochs import Intervals, Updates, compose, exp
 from torchgd.intervals import converging_intervals
 
 ALL_ORDERS = 5  # samples: 5⁵ draws, 5! orders
@@ -51,7 +51,7 @@ class RandomEpoch:
         return math.log(square) / 2 if square > 0 else -math.inf
 
     def factor(self, lr: float) -> float:
-        return math.exp(min(self.log_factor(lr), 700.0))
+        return exp(self.log_factor(lr))
 
     def _solve(self, unsafe: float) -> None:
         """Find the limit, where E scale² first comes to 1 on (0, unsafe], and its minimum below that."""
