@@ -44,6 +44,29 @@ def ten_tenths(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
         p.sub_(0.01 * g)
 
 
+def schedule_free(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
+    """Schedule-free SGD (Defazio and others, 2024): its state adds up positions, roundings and all."""
+    z, x = state.get("z", p.clone()), state.get("x", p.clone())
+    state["step"] = state.get("step", 0) + 1
+    z = z - 0.05 * g
+    x = (1 - 1 / state["step"]) * x + z / state["step"]
+    state["z"], state["x"] = z, x
+    p.copy_(0.1 * z + 0.9 * x)
+
+
+def schedule_free_in_place(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
+    z, x = state.setdefault("z", p.clone()), state.setdefault("x", p.clone())
+    state["step"] = state.get("step", 0) + 1
+    z.add_(g, alpha=-0.05)
+    x.lerp_(z, 1 / state["step"])
+    p.copy_(z.lerp(x, 0.9))
+
+
+def changes_its_mind(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
+    state["step"] = state.get("step", 0) + 1
+    p.sub_((0.1 if state["step"] < 120 else 0.1 + 1e-7) * g)
+
+
 def textbook_adam(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
     """Adam as Kingma and Ba write it, with the bias corrections as running products."""
     state["b1"], state["b2"] = state.get("b1", 1.0) * 0.9, state.get("b2", 1.0) * 0.999
@@ -70,6 +93,7 @@ SAME_RULE: dict[str, tuple[Factory, Factory]] = {
     ),
     "lr in the momentum": (partial(SGD, lr=0.05, momentum=0.9), rule(heavy_ball)),
     "unstable": (partial(SGD, lr=3.0), rule(lambda p, g, s: p.copy_(3.0 * (p / 3.0 - g)))),
+    "schedule-free": (rule(schedule_free), rule(schedule_free_in_place)),
     "textbook Adam": (partial(Adam, lr=0.01), rule(textbook_adam)),
     "fused Adam": (partial(Adam, lr=0.01, foreach=False), partial(Adam, lr=0.01, fused=True)),
     "fused SGD": (partial(SGD, lr=0.1, momentum=0.9), partial(SGD, lr=0.1, momentum=0.9, fused=True)),
@@ -94,6 +118,7 @@ OTHER_RULE: dict[str, tuple[Factory, Factory]] = {
     "AdamW": (partial(Adam, weight_decay=1e-5), partial(AdamW, weight_decay=1e-5)),
     "lr in float32": (partial(SGD, lr=0.1), partial(SGD, lr=torch.tensor(0.1).item())),
     "gradients in float32": (partial(SGD, lr=0.1), rule(lambda p, g, s: p.sub_(0.1 * g.float()))),
+    "1e-6 off from step 120": (partial(SGD, lr=0.1), rule(changes_its_mind)),
     "stands still": (partial(SGD, lr=0.1), rule(lambda p, g, s: None)),
     "not a number": (partial(SGD, lr=0.1), rule(lambda p, g, s: p.mul_(math.nan))),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 
 import torch
@@ -61,15 +62,16 @@ class Run:
         return loss
 
 
-def needs_closure(optimizer: Optimizer) -> bool:
-    """Whether step cannot be called without a closure, as LBFGS's."""
-    _, *arguments = inspect.signature(type(optimizer).step).parameters.values()
+@cache
+def needs_closure(step: Callable[..., object]) -> bool:
+    """Whether the step of a class cannot be called without a closure, as LBFGS's."""
+    _, *arguments = inspect.signature(step).parameters.values()
     return any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in arguments)
 
 
 def take_step(optimizer: Optimizer, closure: Callable[[], Tensor]) -> None:
     """One update in the ordinary way: the gradients, then the step; or step(closure) where it needs one."""
-    if needs_closure(optimizer):
+    if needs_closure(type(optimizer).step):
         optimizer.step(closure)  # type: ignore[arg-type]
     else:
         closure()
