@@ -320,7 +320,7 @@ BAD_INPUT: list[tuple[Any, Any, Any, Any, str]] = [
         X,
         Y,
         1.0,
-        "<lambda>(x, y) cannot be called as f(w, x, y); give it these three arguments",
+        "<lambda>(x, y) cannot be called as f(w, x, y); write def <lambda>(w, x, y)",
     ),
     (
         lambda x, y, w: 0.0,

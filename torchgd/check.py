@@ -117,7 +117,7 @@ def _signature(f: GradientFunction, name: str) -> list[str]:
         signature.bind(0, 0, 0)
     except TypeError:
         raise InputError(
-            f"{name}{signature} cannot be called as f(w, x, y); give it these three arguments"
+            f"{name}{signature} cannot be called as f(w, x, y); write def {name}(w, x, y)"
         ) from None
     named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [parameter.name for parameter in signature.parameters.values() if parameter.kind in named]
