@@ -290,4 +290,5 @@ def _between(interval: tuple[float, float]) -> str:
 
 
 def _times(ratio: float) -> str:
-    return f"{100 * ratio:.3g} % of" if ratio < 1 else f"{ratio:.6g} times"
+    text = f"{ratio:.6g}"
+    return f"{text} times" if text != "1" else "just below" if ratio < 1 else "just above"

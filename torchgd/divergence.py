@@ -76,8 +76,8 @@ def explain_divergence(
     |Π (1 − lr h_B)| with that cause's h.
 
     Args:
-        weights: the weight before the first epoch and after each, shape (epochs + 1,), as far as it goes: after
-            one that is not finite they do not count, and w0 alone is a run that overflowed at once.
+        weights: the weight before the first epoch and after each, shape (epochs + 1,), as far as it
+            goes: from a non-finite one on they do not count, and w0 alone is a run that overflowed at once.
         x, y: the samples, shape (n,) each.
         lr, method, batch_size, order, loss: as the run was meant, see :func:`torchgd.stability`.
 

@@ -51,7 +51,7 @@ def factor_figure(epochs: Mapping[str, Epoch], lr: float, *, title: str = "") ->
     axes.set_xlim(0, right)
     axes.set_xlabel("learning rate lr")
     axes.set_ylabel("|factor| of the error in an epoch")
-    axes.legend(loc="lower right", fontsize=12, framealpha=0.95)
+    axes.legend(loc="upper left", ncols=2, fontsize=12, framealpha=0.95)
     return figure
 
 
