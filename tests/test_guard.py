@@ -229,7 +229,7 @@ def test_no_alarm_where_the_closure_clears() -> None:
         optimizer.zero_grad()
         loss = model(X).square().mean()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     for _ in range(12):
         optimizer.step(closure)
@@ -326,7 +326,7 @@ def test_an_alarm_where_the_closure_forgets() -> None:
     def closure() -> float:
         loss = model(X).square().mean()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     assert alarms(lambda number: optimizer.step(closure), 30) == [MESSAGE.format("0 of group 0")]
 

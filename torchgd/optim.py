@@ -121,6 +121,11 @@ class GradientDescent(Optimizer):
         return {**super().__getstate__(), **sampling}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        for group in state["param_groups"]:  # torch.optim.SGD's fit, but for what would change the trajectory
+            for option in ("momentum", "weight_decay"):
+                if group.get(option):
+                    has = f"the state has {option} {group[option]}, but {type(self).__name__} has none"
+                    raise InputError(f"{has}; load it into a torch.optim.SGD")
         super().__setstate__(state)
         for group in self.param_groups:
             for name in ("maximize", "foreach", "differentiable"):
@@ -222,8 +227,9 @@ def _check_lr(lr: float | Tensor) -> None:
         raise InputError(f"lr is {lr!r}; give a number above 0")
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise InputError(f"lr is a tensor of shape {tuple(lr.shape)}; give one element")
-    if not (math.isfinite(lr) and lr > 0):
-        raise InputError(f"lr is {float(lr)}; give a finite number above 0")
+    value = float(lr.detach() if isinstance(lr, Tensor) else lr)
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"lr is {value}; give a finite number above 0")
 
 
 def _descend(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
