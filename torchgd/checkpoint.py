@@ -31,8 +31,9 @@ import copy
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ class Checkpoint:
     history: History
     place: Place
     scheduler: dict[str, Any] | None = None
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     ended: bool = False
 
     def restore(self, model: nn.Module, optimizer: Optimizer, scheduler: Any = None) -> tuple[History, Place]:
@@ -97,7 +98,7 @@ def take(
     place: Place,
     *,
     scheduler: Any = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
     ended: bool = False,
 ) -> Checkpoint:
     """A checkpoint of the present state, copied, so that training may go on.
@@ -129,9 +130,9 @@ def save(path: Path | str, checkpoint: Checkpoint) -> None:
         "model": dict(checkpoint.model),
         "optimizer": checkpoint.optimizer,
         "scheduler": checkpoint.scheduler,
-        "history": {field.name: getattr(checkpoint.history, field.name) for field in fields(History)},
+        "history": {column.name: getattr(checkpoint.history, column.name) for column in fields(History)},
         "place": asdict(checkpoint.place),
-        "settings": None if checkpoint.settings is None else dict(checkpoint.settings),
+        "settings": dict(checkpoint.settings),
         "ended": checkpoint.ended,
     }
     whole = {"format": FORMAT, "version": VERSION, "checksum": _checksum(content), "content": content}

@@ -1,24 +1,25 @@
-"""Going on with a run: which one it is, whether it is the same one, and its checkpoints while it goes."""
+"""Going on with a run: which one it is, and whether it is the same one."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import math
 import os
 import re
-import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from torchgd import checkpoint
+from torchgd.batches import Batches
 from torchgd.checkpoint import Checkpoint
 from torchgd.data import Dataset
 from torchgd.errors import InputError
@@ -26,12 +27,22 @@ from torchgd.history import History
 from torchgd.runlog import check_name
 from torchgd.training import Place
 
-SECONDS_BETWEEN = 2.0  # checkpoints, at least
-SHARE_OF_TIME = 0.05  # that they may take, however long the history is
 STRETCHES, STRETCH = 64, 2**18  # of samples that count for the checksum: up to 16.7 million it is all of them
 
 CHECKPOINT = "checkpoint.pt"
-OVERRIDABLE = ("lr", "epochs", "data", "gradient", "device")  # what leaves the place within an epoch as it is
+_KEEP_PLACE = {"lr", "epochs", "gradient", "device"}  # in the epoch; without the others it is another epoch
+OVERRIDABLE = (
+    "lr",
+    "epochs",
+    "data",
+    "method",
+    "batch_size",
+    "order",
+    "seed",
+    "gradient",
+    "device",
+    "engine",
+)
 _NOT_COMPARED = {"torchgd", "torch", "data", "x", "y"}  # versions and names; the data count by content
 
 
@@ -72,46 +83,75 @@ def past_of(folder: Path, settings: Mapping[str, Any], override: Sequence[str]) 
     Args:
         folder: the run's.
         settings: those of now; all but versions and names must be the run's.
-        override: the names of those that may differ.
+        override: the names of those that may differ. After most of them a new epoch begins: the checkpoint is
+            taken back to the end of the last whole one.
 
     Raises:
         InputError: the folder holds something else or something broken, or the settings differ.
     """
     for name in override:
         if name not in OVERRIDABLE:
-            raise InputError(f"--override {name}: a run can go on with another {', '.join(OVERRIDABLE)} only")
+            raise InputError(f"--override {name}: not one of {', '.join(OVERRIDABLE)}")
     was, kept = _read(folder)
     if was is None:
         return None
-    if "data" in override and was.get("samples") != settings["samples"]:
-        override = [name for name in override if name != "data"]  # the place would be another
     differing = {key for key in settings.keys() - _NOT_COMPARED if was.get(key) != settings[key]}
     if "dtype" in differing:
         differing.discard("checksum")  # other bytes of the same numbers
-    names = {"data" if key in {"samples", "checksum"} else key for key in differing} - set(override)
-    if names:
-        listed = ", ".join(
-            f"{name} {_worded(was, name)} (now {_worded(settings, name)})" for name in sorted(names)
-        )
-        able = names <= set(OVERRIDABLE) and was.get("samples") == settings["samples"]
-        mend = (
-            f"add {' '.join(f'--override {name}' for name in sorted(names))}"
-            if able
-            else "leave out --resume"
-        )
+    names = {"data" if key in {"samples", "checksum"} else key for key in differing}
+    refused = sorted(names - set(override))
+    if refused:
+        listed = ", ".join(f"{name} {_worded(was, name)} (now {_worded(settings, name)})" for name in refused)
+        able = set(refused) <= set(OVERRIDABLE)
+        mend = f"add {' '.join(f'--override {name}' for name in refused)}" if able else "leave out --resume"
         raise InputError(f"{folder}: the run has {listed}; give the same, or {mend}")
-    if kept and kept.place.epoch > settings["epochs"]:
+    if kept is None:
+        return None
+    if kept.place.epoch > settings["epochs"]:
         raise InputError(f"{folder}: {kept.place.epoch} epochs are done; give --epochs of that or more")
-    if kept and kept.ended and kept.history.status == "diverged" and override:
+    if names and kept.history.status == "diverged":
         raise InputError(f"{folder}: the run has diverged and cannot go on; leave out --resume to begin anew")
-    return kept
+    if not names <= _KEEP_PLACE:
+        kept = _at_epoch_end(kept)
+    changes = list(was.get("overridden", []))
+    if names:
+        changes.append({"epoch": kept.place.epoch, **{name: was.get(name) for name in sorted(names)}})
+    return replace(kept, settings={**settings, "overridden": changes} if changes else settings)
+
+
+def counted_on(past: History | None, part: History, batches: Batches) -> History:
+    """The part of a run whose updates and samples so far came in other batches, counted on from those."""
+    if past is None:
+        return part
+    updates = int(past.end_update[-1]) - int(past.epoch[-1]) * len(batches)
+    samples = int(past.end_samples[-1]) - int(past.epoch[-1]) * batches.n
+    return replace(
+        part,
+        end_update=part.end_update + updates,
+        update=part.update + updates,
+        end_samples=part.end_samples + samples,
+        samples_seen=part.samples_seen + samples,
+    )
+
+
+def _at_epoch_end(kept: Checkpoint) -> Checkpoint:
+    """The checkpoint as it was at the end of the last whole epoch; the order of the samples begins anew."""
+    history = kept.history
+    whole = history.update <= history.end_update[-1]
+    recorded = ("update", "samples_seen", "update_weight", "gradient", "loss_before", "loss_after")
+    return replace(
+        kept,
+        model={"weight": history.weight[-1]},
+        history=replace(history, **{name: getattr(history, name)[whole] for name in recorded}),
+        place=Place(int(history.epoch[-1])),
+    )
 
 
 def _read(folder: Path) -> tuple[Mapping[str, Any] | None, Checkpoint | None]:
     """The run's settings and its last checkpoint, each as far as it got before it was killed."""
     if (folder / CHECKPOINT).exists():
         kept = checkpoint.load(folder / CHECKPOINT)
-        if kept.settings is None:
+        if not kept.settings:
             raise InputError(
                 f"{folder / CHECKPOINT}: holds no settings; it can be gone on with in Python only"
             )
@@ -142,80 +182,23 @@ def _worded(settings: Mapping[str, Any], name: str) -> str:
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Refuse a folder that a living process writes; where the system has no such locks, trust the caller."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)  # the lock ends with the process, however that ends
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another process is at work on this run; wait for its end") from None
-        yield
-    finally:
-        os.close(handle)
+def writing(folder: Path) -> Iterator[None]:
+    """Write a run's folder, alone: a living process that writes it, or a failure to write, is one line.
 
-
-class Keeper:
-    """Keeps a run's checkpoint while it goes: every few seconds, on any exception, and at the end.
-
-    Args:
-        path: of the checkpoint.
-        model, optimizer: those that train.
-        settings: the run's.
-        past: the checkpoint that the run goes on from.
+    Raises:
+        InputError: another process is at work there (where the system has no locks, trust the caller), the
+            disk is full, or the folder can't be written.
     """
-
-    def __init__(
-        self,
-        path: Path,
-        model: nn.Module,
-        optimizer: Optimizer,
-        settings: Mapping[str, Any],
-        past: Checkpoint | None,
-    ) -> None:
-        self._path, self._model, self._optimizer, self._settings = path, model, optimizer, settings
-        self._parts = [past.history] if past else []
-        self._state = replace(past, settings=settings, ended=False) if past else None
-        self._next = time.monotonic() + SECONDS_BETWEEN
-
-    def __enter__(self) -> Keeper:
-        self._save()  # with the settings of now
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if kind is not None:
-            with suppress(OSError):  # there is an exception already, and the last checkpoint is whole
-                self._save()
-
-    def note(self, part: History, place: Place) -> None:
-        """Take down what is new; to be called by ``on_progress``."""
-        if part.status == "diverged":  # the place is beyond the last finite weight: not one to go on from
-            return
-        self._parts.append(part)
-        self._state = checkpoint.take(self._model, self._optimizer, part, place, settings=self._settings)
-        if time.monotonic() >= self._next:
-            self._save()
-
-    def end(self, history: History) -> None:
-        """Keep the run as one that has ended, with its outcome."""
-        place = self._state.place if self._state else Place()
-        self._parts = [history]
-        self._state = checkpoint.take(
-            self._model, self._optimizer, history, place, settings=self._settings, ended=True
-        )
-        self._save()
-
-    def _save(self) -> None:
-        """Write the state of the last note, with the history so far."""
-        if self._state is None:
-            return
-        begun = time.monotonic()
-        self._parts = [History.join(self._parts)]
-        checkpoint.save(self._path, replace(self._state, history=self._parts[0]))
-        now = time.monotonic()
-        self._next = now + max(SECONDS_BETWEEN, (now - begun) / SHARE_OF_TIME)
+    try:
+        with ExitStack() as stack:
+            if importlib.util.find_spec("fcntl"):  # not on Windows
+                fcntl: Any = importlib.import_module("fcntl")
+                handle = os.open(folder, os.O_RDONLY)  # the lock ends with the process, however that ends
+                stack.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError:
+        raise InputError(f"{folder}: another process is at work on this run; wait for its end") from None
+    except OSError as error:
+        mend = "mend that, and the same command with --resume goes on"
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); {mend}") from None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,11 +18,12 @@ from torchgd.errors import InputError
 from torchgd.figures import METHOD_NAMES, cost_curve, parabola, to_png
 from torchgd.history import History
 from torchgd.interruption import stoppable
+from torchgd.keeper import Keeper
 from torchgd.mapped import MappedVector
 from torchgd.model import LinearModel
 from torchgd.moments import Moments
 from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
-from torchgd.resume import CHECKPOINT, Keeper, find_run, fingerprint, past_of, sole_writer
+from torchgd.resume import CHECKPOINT, counted_on, find_run, fingerprint, past_of, writing
 from torchgd.runlog import RunLog, new_folder, write_config
 from torchgd.scan import scan
 from torchgd.training import MOST_UPDATES_RECORDED, Place, train
@@ -114,102 +114,88 @@ def run(
         **asdict(config),
         **fingerprint(data),
     }
+    if resume and group.size > 1:
+        raise InputError("--resume goes on in one process; leave out torchrun")
     if group.rank:  # rank 0 alone writes
         return Run(scan(model, data, optimizer, config.epochs, group=group), model, logdir)
     if resume:
         folder = find_run(logdir, experiment, config.method, name)
     else:
         folder = new_folder(logdir, experiment, name or config.method)
-    with sole_writer(folder):
+    with writing(folder):
         past = past_of(folder, settings, override) if resume else None
         if past is not None:
             past.restore(model, optimizer)
             optimizer.param_groups[0]["lr"] = config.lr  # which may be overridden
-            if past.ended and past.place.epoch >= config.epochs:
+            if past.ended and (past.history.status == "diverged" or past.place.epoch >= config.epochs):
                 return Run(past.history, model, folder, had_ended=True)
-        try:
-            history = _logged(config, data, model, optimizer, folder, settings, past, on_epoch, group)
-        except OSError as error:
-            mend = "mend that, and the same command with --resume goes on"
-            raise InputError(f"{folder}: cannot be written ({error.strerror}); {mend}") from None
+            settings = dict(past.settings)
+        write_config(folder, settings)
+        batches = optimizer.batches(len(data))
+        done = past.place.epoch if past else 0
+        before = past.history if past else None
+        updates = (int(before.end_update[-1]) if before else 0) + len(batches) * (config.epochs - done)
+        hyperparameters: dict[str, float | str] = {
+            "method": config.method,
+            "lr": config.lr,
+            "batch_size": batches.batch_size,
+        }
+        with (
+            RunLog(folder, hyperparameters, epochs=config.epochs, updates=updates, past=before) as log,
+            Keeper(folder / CHECKPOINT, model, optimizer, settings, past) as keeper,
+            stoppable(
+                lambda: f"stopped after {done} epochs; the same command with --resume goes on"
+            ) as check,
+        ):
+
+            def on_progress(part: History, place: Place) -> None:
+                nonlocal done
+                done = place.epoch
+                part = counted_on(before, part, batches)
+                log.write(part)
+                keeper.note(part, place)
+                if on_epoch is not None:
+                    on_epoch(done)
+                check()
+
+            outcome = _train(config, data, model, optimizer, past, on_progress, group)
+            history = replace(log.history, status=outcome.status, reason=outcome.reason)
+            title = f"{METHOD_NAMES[config.method]}, lr = {config.lr:.6g}"
+            for tag, figure in (
+                ("parabola", parabola({config.method: history}, Moments.of(data.blocks()), title=title)),
+                ("cost", cost_curve({config.method: history}, title=title)),
+            ):
+                log.picture(tag, *to_png(figure))
+            log.finish(history)
+            keeper.end(history)
     return Run(history, model, folder)
 
 
-def _logged(
+def _train(
     config: Config,
     data: Dataset,
     model: LinearModel,
     optimizer: GradientDescent,
-    folder: Path,
-    settings: Mapping[str, Any],
     past: Checkpoint | None,
-    on_epoch: Callable[[int], None] | None,
+    on_progress: Callable[[History, Place], None],
     group: Group,
 ) -> History:
-    """Train from the past on, or from the start, and write the run's folder."""
-    batches = optimizer.batches(len(data))
-    place = past.place if past else Place()
-    write_config(folder, settings)
-    hyperparameters: dict[str, float | str] = {
-        "method": config.method,
-        "lr": config.lr,
-        "batch_size": batches.batch_size,
-    }
-    with (
-        RunLog(
-            folder,
-            hyperparameters,
-            epochs=config.epochs,
-            updates=len(batches) * config.epochs,
-            past=past.history if past else None,
-        ) as log,
-        Keeper(folder / CHECKPOINT, model, optimizer, settings, past) as keeper,
-    ):
-        done = place.epoch
-
-        def on_progress(part: History, place: Place) -> None:
-            nonlocal done
-            done = place.epoch
-            log.write(part)
-            keeper.note(part, place)
-            if on_epoch is not None:
-                on_epoch(done)
-            check()
-
-        resume = (past.history, past.place) if past else None
-        with stoppable(
-            lambda: f"stopped after {done} epochs; the same command with --resume goes on"
-        ) as check:
-            if config.engine == "scan":
-                history = scan(
-                    model,
-                    data,
-                    optimizer,
-                    config.epochs,
-                    on_progress=on_progress,
-                    resume=resume,
-                    group=group,
-                )
-            else:
-                history = train(
-                    model,
-                    data.x,
-                    data.y,
-                    optimizer,
-                    config.epochs,
-                    gradient=config.gradient,
-                    on_progress=on_progress,
-                    resume=resume,
-                )
-        title = f"{METHOD_NAMES[config.method]}, lr = {config.lr:.6g}"
-        for tag, figure in (
-            ("parabola", parabola({config.method: history}, Moments.of(data.blocks()), title=title)),
-            ("cost", cost_curve({config.method: history}, title=title)),
-        ):
-            log.picture(tag, *to_png(figure))
-        log.finish(history)
-        keeper.end(history)
-    return history
+    """Train with the configuration's engine."""
+    resume = (past.history, past.place) if past else None
+    if config.engine == "scan":
+        return scan(
+            model, data, optimizer, config.epochs, on_progress=on_progress, resume=resume, group=group
+        )
+    return train(
+        model,
+        data.x,
+        data.y,
+        optimizer,
+        config.epochs,
+        gradient=config.gradient,
+        on_progress=on_progress,
+        resume=resume,
+    )
 
 
 def with_engine(config: Config, data: Dataset, group: Group = ALONE) -> Config:

@@ -128,7 +128,7 @@ class RunLog:
         with suppress(OSError):  # the disk may be what the exception is about
             self._events.close()
             if self._parts:
-                self._write_history(History.join(self._parts))
+                self._write_history(self.history)
 
     def write(self, part: History) -> None:
         """Write what is new in the history, and flush it."""
@@ -144,6 +144,12 @@ class RunLog:
             }
             self._events.add(int(part.samples_seen[i]), _scalars(values))
         self._events.flush()
+
+    @property
+    def history(self) -> History:
+        """All that was written."""
+        self._parts = [History.join(self._parts)]
+        return self._parts[0]
 
     def picture(self, tag: str, png: bytes, width: int, height: int) -> None:
         """Write a picture to the IMAGES tab and, as ``<tag>.png``, to the folder."""
