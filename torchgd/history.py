@@ -69,12 +69,13 @@ class History:
         return History(**joined, status=parts[-1].status, reason=parts[-1].reason)
 
 
-def judge(history: History, *, random_order: bool) -> tuple[str, str]:
+def judge(history: History, *, random_order: bool, affine: bool = True) -> tuple[str, str]:
     """The status of a run that stayed finite, and why, from its weights at the ends of the epochs.
 
     For a loss that is quadratic in w, an epoch in a fixed order is one affine map, so the steps from
     epoch to epoch grow or shrink by a constant ratio r: what is left is |step| · r / (1 − r), and
     r > 1 proves divergence. In a random order the ratio is noisy, so only a growth by 1000 is taken for one.
+    Where an epoch is not ``affine``, with momentum for one, steps may well grow for a while: nothing is proved.
     """
     rows = history.weight.reshape(len(history.weight), -1)
     epochs = len(rows) - 1
@@ -93,7 +94,7 @@ def judge(history: History, *, random_order: bool) -> tuple[str, str]:
         grows = steps[-1] > 1000 * steps[0]
     else:
         grows = len(ratios) >= 2 and bool((ratios > 1 + rounding / steps[-len(ratios) :]).all())
-    if rows.shape[1] == 1 and grows:
+    if affine and rows.shape[1] == 1 and grows:
         return "diverged", f"the weight's steps grow {growth:.6g} times an epoch"
     left = steps[-1] * growth / (1 - growth) if growth < 1 else torch.inf
     tolerance = TOLERANCE.get(rows.dtype, 1e-2)

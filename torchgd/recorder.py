@@ -79,23 +79,28 @@ class Recorder:
         Then the record ends before the first number that is not finite, and the model has its last
         finite weight again (a module other than LinearModel: the weights of the last look).
         """
-        bad = [self.updates - len(self._watched) + 1 + i for i in _not_finite(self._watched)[:1]]
-        bad_costs = [self._ends[i] for i in _not_finite([cost for *_, cost in self._ends])[:1]]
-        if not bad and not bad_costs:
+        since, recent = self.updates - len(self._watched), max(len(self._watched), 1)
+        kind = "weight" if self._one_weight else "loss"
+        found = [(since + 1 + i, kind) for i in _not_finite(self._watched)[:1]]
+        ends = self._ends[-recent:]
+        found += [(ends[i][0], "cost") for i in _not_finite([cost for *_, cost in ends])[:1]]
+        if self._one_weight:  # its loss overflows before the weight does
+            points = [point for point in self._points[-recent:] if point[0] > since]
+            for losses in ([before for *_, before, _ in points], [after for *_, after in points]):
+                found += [(points[i][0], "loss") for i in _not_finite(losses)[:1]]
+        if not found:
             self._last_finite = self._copy()
             self._watched.clear()
             return None
-        first = min([*bad, *(update for update, *_ in bad_costs)])
-        what = ("weight" if self._one_weight else "loss") if bad and bad[0] == first else "cost"
-        good = first - 1 - (self.updates - len(self._watched))  # watched updates before the first bad one
-        if self._one_weight and good > 0:
-            self._last_finite = [self._watched[good - 1]]
+        first, what = min(found, key=lambda pair: pair[0])
+        if self._one_weight and first - 1 > since:
+            self._last_finite = [self._watched[first - 2 - since]]
         with torch.no_grad():
             for p, value in zip(self._params, self._last_finite, strict=True):
                 p.copy_(value)
         self._points = [point for point in self._points if point[0] < first]
         self._ends = [end for end in self._ends if end[0] < first]
-        return f"the {what} is not finite after update {first}"
+        return f"the {what} is not finite {'at' if what == 'loss' else 'after'} update {first}"
 
     def part(self, status: str = "finished", reason: str = "") -> History:
         """What was taken down since the last part."""
@@ -135,7 +140,10 @@ class Recorder:
         grads = [p.grad.detach() for p in self._params if p.grad is not None]
         if self._one_weight and grads:
             return grads[0].clone()
-        norm: Tensor = torch.linalg.vector_norm(torch.cat([g.reshape(-1) for g in grads]))
+        dense = [g.coalesce().values() if g.is_sparse else g for g in grads] or [
+            self._x.new_full((), torch.nan)
+        ]
+        norm: Tensor = torch.linalg.vector_norm(torch.cat([g.reshape(-1) for g in dense]))
         return norm
 
     @torch.no_grad()

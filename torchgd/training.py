@@ -7,12 +7,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from torchgd import gradient as by_hand
@@ -26,6 +27,7 @@ from torchgd.recorder import LossFunction, Recorder, Update
 UPDATES_A_LOOK = 100  # the host looks at the device's numbers once in so many updates
 SECONDS_A_REPORT = 0.25
 MOST_UPDATES_RECORDED = 10_000
+OURS = (GradientDescent, StochasticGradientDescent, MiniBatchGradientDescent)
 SAMPLES_CHECKED = 1000
 
 GradientFunction = Callable[[Tensor, Tensor, Tensor], "Tensor | float"]
@@ -95,11 +97,16 @@ def train(
 
     Source: 《PyTorch深度学习实践》, lectures 3 and 4 (2020).
     """
-    x, y = _fitting_data(model, x, y, loss_fn)
-    if not (isinstance(epochs, int) and epochs >= 1):
-        raise InputError(f"epochs is {epochs!r}; give a whole number, 1 or more")
+    x, y = _fitting_data(model, optimizer, x, y)
+    for name, number in (("epochs", epochs), ("max_points", max_points)):
+        if not (isinstance(number, int) and number >= 1):
+            raise InputError(f"{name} is {number!r}; give a whole number, 1 or more")
     if batches is None:
         batches = optimizer.batches(len(x)) if hasattr(optimizer, "batches") else Batches(len(x), len(x))
+    if batches.n != len(x):
+        raise InputError(f"the batches are of {batches.n} samples, but x has {len(x)}; give both the same")
+    affine = scheduler is None and not callable(gradient) and loss_fn is mse_loss and _is_affine(optimizer)
+    loss_fn = _equal_shapes_mse if loss_fn is mse_loss else loss_fn
     update = _update(model, optimizer, gradient, loss_fn, x, y)
     if check and callable(gradient):
         _warn_of_a_wrong(gradient, model, x, y)
@@ -142,15 +149,22 @@ def train(
                 report(here, recorder.part())
                 reported = now
     history = History.join(parts)
-    status, reason = judge(history, random_order=batches.order != "sequential")
+    if scheduler is not None:
+        return replace(history, reason=f"{epochs} epochs done, at learning rates that the scheduler chose")
+    status, reason = judge(history, random_order=batches.order != "sequential", affine=affine)
     return replace(history, status=status, reason=reason)
 
 
-def _fitting_data(model: nn.Module, x: Tensor, y: Tensor, loss_fn: LossFunction) -> tuple[Tensor, Tensor]:
-    """The data on the model's device in its dtype, refused where the loss would broadcast in silence."""
+def _fitting_data(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The data on the model's device in its dtype; they and the optimizer must fit the model."""
     parameter = next(model.parameters(), None)
     if parameter is None:
         raise InputError("the model has no parameters; there is nothing to train")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if held.isdisjoint(map(id, model.parameters())):
+        raise InputError("the optimizer has none of the model's parameters; give it model.parameters()")
+    if x.dim() == 0 or y.dim() == 0:
+        raise InputError(f"x has shape {tuple(x.shape)} and y has shape {tuple(y.shape)}; give both (n, …)")
     if len(x) != len(y) or len(x) == 0:
         raise InputError(f"x has {len(x)} samples and y has {len(y)}; give one y for each x, at least one")
     dtypes = [parameter.dtype if data.is_floating_point() else data.dtype for data in (x, y)]
@@ -158,6 +172,14 @@ def _fitting_data(model: nn.Module, x: Tensor, y: Tensor, loss_fn: LossFunction)
     if isinstance(model, LinearModel) and x.shape != y.shape:
         raise InputError(f"x has shape {tuple(x.shape)} and y has shape {tuple(y.shape)}; give both the same")
     return x, y
+
+
+def _equal_shapes_mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """The mean squared error, refused where it would broadcast: (n, 1) against (n,) makes an (n, n) loss."""
+    if prediction.shape != target.shape:
+        shapes = f"{tuple(prediction.shape)} and the target {tuple(target.shape)}"
+        raise InputError(f"the prediction has shape {shapes}; give both the same")
+    return mse_loss(prediction, target)
 
 
 def _update(
@@ -177,10 +199,14 @@ def _update(
         raise InputError(f"gradient is {gradient!r}; give 'autograd', 'hand' or a function f(w, x, y)")
     function: GradientFunction = by_hand.gradient if isinstance(gradient, str) else gradient
     weight = model.weight
-    shape = torch.as_tensor(function(weight.detach().clone(), x, y)).shape
-    if shape != ():
-        raise InputError(f"the gradient has shape {tuple(shape)}; return the mean over the batch, shape ()")
-    plain = gradient == "hand" and _is_plain(optimizer)
+    first = function(weight.detach().clone(), x, y)
+    if not isinstance(first, Tensor | Real):
+        raise InputError(f"the gradient is {first!r}; return a number or a tensor of shape ()")
+    if isinstance(first, Tensor) and first.dim() > 0:
+        raise InputError(
+            f"the gradient has shape {tuple(first.shape)}; return the mean over the batch, shape ()"
+        )
+    plain = gradient == "hand" and _is_plain(optimizer, weight)
     w = weight.detach().reshape(1)
 
     def update(x: Tensor, y: Tensor, recorded: bool) -> None:
@@ -209,31 +235,40 @@ def _warn_of_a_wrong(gradient: GradientFunction, model: nn.Module, x: Tensor, y:
 
 def _autograd_update(model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction) -> Update:
     def update(x: Tensor, y: Tensor, recorded: bool) -> Tensor:
+        losses: list[Tensor] = []
+
         def closure() -> Any:  # LBFGS evaluates it several times an update
-            optimizer.zero_grad()
-            prediction = model(x)
-            if loss_fn is mse_loss and prediction.shape != y.shape:
-                shapes = f"{tuple(prediction.shape)} and the target {tuple(y.shape)}"
-                raise InputError(f"the prediction has shape {shapes}; give both the same")
-            loss = loss_fn(prediction, y)
-            loss.backward()
+            with torch.enable_grad():  # an optimizer of one's own may forget it
+                optimizer.zero_grad()
+                loss = loss_fn(model(x), y)
+                loss.backward()
+            losses.append(loss.detach())
             return loss
 
-        loss: Any = optimizer.step(closure)
-        return cast(Tensor, loss.detach())
+        step: Any = optimizer.step
+        step(closure)
+        if not losses:
+            raise InputError("the optimizer's step(closure) did not call the closure; let it do so first")
+        return losses[0]
 
     return update
 
 
-def _is_plain(optimizer: Optimizer) -> bool:
-    """Whether a step is no more than w −= lr · grad: ours, descending, at a lr that is a number, no hooks."""
+def _is_plain(optimizer: Optimizer, weight: Tensor) -> bool:
+    """Whether a step is no more than w −= lr · grad: ours, descending, at a lr that is a number, unseen."""
     group = optimizer.param_groups[0]
     hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
     hooks_of_all = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
-    ours = type(optimizer) in {GradientDescent, StochasticGradientDescent, MiniBatchGradientDescent}
-    return (
-        ours and isinstance(group["lr"], float) and not (group["maximize"] or any(hooks) or any(hooks_of_all))
-    )
+    observed = any(hooks) or any(hooks_of_all) or "step" in vars(optimizer)  # as a scheduler replaces it
+    alone = len(optimizer.param_groups) == 1 and len(group["params"]) == 1 and group["params"][0] is weight
+    options = isinstance(group["lr"], float) and not (group["maximize"] or group["differentiable"])
+    return type(optimizer) in OURS and alone and options and not observed
+
+
+def _is_affine(optimizer: Optimizer) -> bool:
+    """Whether a step is an affine map of the weight alone, where the gradient is."""
+    no_momentum = all(not group.get("momentum") for group in optimizer.param_groups)
+    return type(optimizer) in OURS or (type(optimizer) is SGD and no_momentum)
 
 
 def begin_epoch(batches: Batches, state: Tensor | None) -> Tensor | None:
