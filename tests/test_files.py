@@ -26,6 +26,7 @@ GOOD_CSV = [
     ("Windows line ends", b"x,y\r\n1,2\r\n2,4\r\n"),
     ("byte order mark", b"\xef\xbb\xbfx,y\n1,2\n2,4\n"),
     ("quoted numbers", b'"x","y"\n"1","2"\n"2","4"\n'),
+    ("spaces before quotes", b'x, "y"\n1, "2"\n2, "4"\n'),
     ("spaces", b"x , y\n 1, 2\n2 ,4 \n"),
     ("line ends of an old Mac", b"x,y\r1,2\r2,4\r"),
     ("exponents and signs", b"x,y\n+1e0,.2e1\n200E-2,4.\n"),

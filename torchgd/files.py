@@ -25,9 +25,7 @@ from torch import Tensor
 
 from torchgd.errors import InputError
 
-_LONGEST_LINE = (
-    1 << 24
-)  # characters: a million columns fit, and a file without line ends cannot fill the memory
+_LONGEST_LINE = 1 << 24  # characters: a million columns fit, and no file without line ends fills the memory
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -57,7 +55,7 @@ def shown(path: Path) -> str:
 
 
 def missing(wanted: str, kind: str, names: Sequence[str]) -> str:
-    """``no column 'Y'; there are 'x', 'y'; did you mean 'y'?``"""
+    """``no column 'Y'; there is 'x', 'y'; did you mean 'y'?``"""
     some = ", ".join(reprlib.repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
     short = {name.casefold(): name for name in names[:1000] if len(name) < 100}  # difflib is slow
     near = difflib.get_close_matches(wanted.casefold(), short, n=1)
