@@ -44,7 +44,7 @@ RUNS = {  # a second or two each, in which tens of checkpoints are written
     "scan gd": "--epochs 20000 --engine scan",
     "scan sgd": "--epochs 20000 --engine scan --method sgd",
     "scan sgd shuffled": "--epochs 500 --engine scan --method sgd --order shuffled",
-    "scan sgd float32": "--epochs 20000 --engine scan --method sgd --dtype float32",
+    "scan sgd float32": "--epochs 500 --engine scan --method sgd --order shuffled --dtype float32",
     "scan minibatch replacement": "--epochs 500 --engine scan --method minibatch --batch-size 16 "
     "--order replacement",
 }

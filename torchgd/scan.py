@@ -89,6 +89,8 @@ def scan(
 
         w after epoch e = M(w before it),   M = the composition of the epoch's updates,   in float64
 
+    and rounded to the weight's dtype, so that a resumed run has the same bits.
+
     Args:
         model: its weight moves.
         data: the samples; in a fixed order they are read block by block and need not fit into memory.
@@ -145,22 +147,25 @@ def scan(
         if past is None and epoch == 0:
             ends.append((0, w, moments.cost(w)))
         points += [(epoch * per_epoch + update, *epoch_data.point(update, w)) for update in updates]
-        w = epoch_data.weight(per_epoch, w)
+        before, w = w, torch.tensor(epoch_data.weight(per_epoch, w), dtype=model.weight.dtype).item()
         ends.append((epoch + 1, w, moments.cost(w)))
         diverged = not math.isfinite(ends[-1][1] + ends[-1][2])
         if diverged or epoch + 1 == epochs or time.monotonic() - reported > SECONDS_A_REPORT:
             reported = time.monotonic()
             ends = [end for end in ends if all(map(math.isfinite, end))]
             points = [point for point in points if all(map(math.isfinite, point))]
-            parts.append(_history(points, ends, batches, model.weight.dtype))
+            part = _history(points, ends, batches, model.weight.dtype)
+            if diverged:
+                reason = f"the weight or its cost is not finite after epoch {epoch + 1}"
+                part = replace(part, status="diverged", reason=reason)
+            parts.append(part)
             with torch.no_grad():
-                model.weight.fill_(ends[-1][1])
+                model.weight.fill_(before if diverged else w)
             points, ends = [], []
             if on_progress is not None:
                 on_progress(parts[-1], Place(epoch + 1, 0, begin_epoch(batches, None)))
         if diverged:
-            reason = f"the weight or its cost is not finite after epoch {epoch + 1}"
-            return replace(History.join(parts), status="diverged", reason=reason)
+            return History.join(parts)
     history = History.join(parts)
     status, reason = judge(history, random_order=not in_order)
     return replace(history, status=status, reason=reason)
