@@ -41,7 +41,7 @@ class MappedVector:
     """
 
     def __init__(self, paths: Sequence[Path], dtype: torch.dtype, device: torch.device | str | None) -> None:
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device = dtype, torch.device("cpu" if device is None else device)
         self.shards: list[_Shard] = []
         self._mapped: tuple[_Shard, mmap.mmap] | None = None
         for path in paths:
@@ -62,9 +62,8 @@ class MappedVector:
         parts = list(self._parts(start, stop))
         mapped = len(parts) == 1 and str(self.dtype) == f"torch.{self.shards[0].header.dtype}"
         if not mapped:
-            check_memory(
-                (stop - start) * self.dtype.itemsize, shown(self.shards[0].path), "read it in blocks"
-            )
+            size = (stop - start) * self.dtype.itemsize
+            check_memory(size, shown(self.shards[0].path), "read it in blocks")
         if len(parts) == 1:
             return as_tensor(self._numbers(*parts[0]), self.dtype).to(self.device)
         whole = torch.empty(stop - start, dtype=self.dtype)
@@ -119,9 +118,8 @@ def map_pairs(
 ) -> tuple[MappedVector, MappedVector]:
     """x and y in .npy files, one file each or as many shards, every number checked once."""
     if len(x_paths) != len(y_paths) or not x_paths:
-        raise InputError(
-            f"x is in {len(x_paths)} files, y in {len(y_paths)}; give one y file for each x file"
-        )
+        counts = f"x is in {len(x_paths)} files, y in {len(y_paths)}"
+        raise InputError(f"{counts}; give one y file for each x file")
     x, y = MappedVector(x_paths, dtype, device), MappedVector(y_paths, dtype, device)
     for a, b in zip(x.shards, y.shards, strict=True):
         if a.header.length != b.header.length:
