@@ -32,11 +32,18 @@ def samples(n: int, seed: int = 0, noise: float = 1.0) -> tuple[Tensor, Tensor]:
     return x, 3 * x + noise * torch.randn(n, generator=generator, dtype=torch.float64)
 
 
-@pytest.fixture(params=[1 << 18, 8], ids=["one block", "blocks of 8"])
-def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+@pytest.fixture(params=["one block", "blocks of 8", "two threads"])
+def paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """With blocks of 8 samples a small epoch takes the paths of a large one."""
-    monkeypatch.setitem(affine._BLOCK, "cpu", request.param)
-    return int(request.param)
+    threads = torch.get_num_threads()
+    if request.param != "one block":
+        monkeypatch.setitem(affine._BLOCK, "cpu", 8)
+    if request.param == "two threads":
+        monkeypatch.setattr(affine, "_PARALLEL", 1)
+        torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == (2 if request.param == "two threads" else threads)
+    torch.set_num_threads(threads)
 
 
 # Both sides round once or twice an update, each by eps/2 = 1.1e-16 of a weight near 3, and the factors
@@ -45,7 +52,7 @@ def near(weights: list[float]) -> Any:
     return pytest.approx(weights, rel=1e-13, abs=0)
 
 
-@pytest.mark.usefixtures("block")
+@pytest.mark.usefixtures("paths")
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 20, 99, 100, 1000])
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 100])
 def test_every_prefix_is_the_loop(n: int, batch_size: int) -> None:
@@ -163,6 +170,7 @@ def test_a_scale_that_underflows_is_harmless() -> None:
     assert epoch(1e300) == epoch(-1.0) == pytest.approx(loop(x, y, 0.3)[-1], rel=1e-12)
 
 
+@pytest.mark.usefixtures("paths")
 @pytest.mark.parametrize("later", [3.0, 30.0], ids=["grows", "overflows"])
 def test_a_zero_factor_lands_and_stays(later: float) -> None:
     """The first sample, of lr = 1/(2x²), lands on w = 2 exactly; the others find no error to grow."""
@@ -172,6 +180,7 @@ def test_a_zero_factor_lands_and_stays(later: float) -> None:
     assert (epoch.scale, epoch(1.0), epoch(-1e9), epoch.after(7)(5.0)) == (0, 2, 2, 2)
 
 
+@pytest.mark.usefixtures("paths")
 def test_at_the_solution_an_overflowing_epoch_stays_there() -> None:
     x = torch.full((1000,), 3.0).double()
     epoch = epoch_map(x, 2 * x, 0.5)
@@ -183,6 +192,7 @@ def test_at_the_solution_an_overflowing_epoch_stays_there() -> None:
     assert not epoch.converges
 
 
+@pytest.mark.usefixtures("paths")
 def test_an_overflow_that_comes_back() -> None:
     """The map answers with the weight, or that it diverged, where the loop passes 1e308: never NaN."""
     generator = torch.Generator().manual_seed(1)
@@ -304,6 +314,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.usefixtures("paths")
 @pytest.mark.parametrize(("blocks", "options", "message"), ERRORS)
 def test_errors(blocks: list[tuple[Tensor, Tensor]], options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -20,22 +20,25 @@ Source: G. E. Blelloch, Prefix sums and their applications, CMU-CS-90-190 (1990)
 from __future__ import annotations
 
 import math
+import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from torchgd.blocks import Block, checked, refuse_non_finite
 from torchgd.compiled import BLOCK as COMPILED_BLOCK
 from torchgd.compiled import ChunkMaps, chunk_maps
 from torchgd.composition import EpochMap, Tree, number_or_inf, times
 from torchgd.errors import InputError
+from torchgd.workers import Workers
 
 __all__ = ["EpochMap", "epoch_map", "epoch_map_of_blocks", "prefix_maps"]
 
 _WORTH_COMPILING = 1 << 32  # samples: the compiled pass saves about 1 ns on each and costs 4 to 8 s
 _BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}  # samples composed at once: what fits a cache, what fills a GPU
+_PARALLEL = 1 << 15  # samples of a first block from which on threads are worth starting
 
 
 def epoch_map(
@@ -64,7 +67,7 @@ def epoch_map(
 
 
 def epoch_map_of_blocks(
-    blocks: Iterable[tuple[Tensor, Tensor]], lr: float, batch_size: int = 1, *, compiled: bool | None = None
+    blocks: Iterable[Block], lr: float, batch_size: int = 1, *, compiled: bool | None = None
 ) -> EpochMap:
     """The same from blocks of samples, read once, in order: the memory needed is that of one block.
 
@@ -80,7 +83,7 @@ def epoch_map_of_blocks(
 
 
 def prefix_maps(
-    blocks: Iterable[tuple[Tensor, Tensor]],
+    blocks: Iterable[Block],
     lr: float,
     batch_size: int = 1,
     stops: Sequence[int] | Tensor = (),
@@ -103,13 +106,16 @@ def prefix_maps(
         [1.02, 1.0984, 1.260688]
     """
     scan = _Scan(lr, batch_size, stops, compiled)
-    for number, (x, y) in enumerate(blocks, start=1):
-        scan.read(x.detach(), y.detach(), number)
-    return scan.finish()
+    try:
+        for x, y in checked(blocks):
+            scan.read(x, y)
+        return scan.finish()
+    finally:
+        scan.workers.close()
 
 
 class _Scan:
-    """The state between blocks: the map so far, and the sums of the batch that is still open."""
+    """The state between blocks: the map so far, and the batch that is still open."""
 
     def __init__(
         self, lr: float, batch_size: int, stops: Sequence[int] | Tensor, compiled: bool | None
@@ -117,9 +123,8 @@ class _Scan:
         if not (math.isfinite(lr) and lr > 0):
             raise InputError(f"lr must be finite and above 0, not {lr}; give e.g. 0.01")
         if not batch_size >= 1:
-            raise InputError(
-                f"batch_size must be 1 or more, not {batch_size}; give the samples of one update"
-            )
+            what = f"batch_size must be 1 or more, not {batch_size}"
+            raise InputError(f"{what}; give the samples of one update")
         self.lr, self.batch_size, self.compiled = lr, batch_size, compiled
         self.stops = [int(stop) for stop in stops]  # those not yet reached
         if self.stops != sorted(self.stops) or min(self.stops, default=0) < 0:
@@ -127,110 +132,136 @@ class _Scan:
         self.map = EpochMap()
         self.maps: list[EpochMap] = []
         self.samples = self.updates = 0
-        self.open = (0, 0.0, 0.0)  # the open batch: samples, Σ x², Σ x (y − c x)
-        self.tree = Tree(1, torch.device("cpu"))
-        self.chunk_maps: ChunkMaps | None = None
-        self.kind: tuple[torch.dtype, torch.device] | None = None
+        self.open = 0  # samples of the open batch, and their Σ x² and Σ x (y − c x):
+        self.sums = (0.0, 0.0)
+        self.trees: dict[int, Tree] = {}  # one a thread
+        self.workers = Workers(parallel=False)
 
-    def read(self, x: Tensor, y: Tensor, number: int) -> None:
-        """Compose the updates of block `number`."""
-        self._check(x, y, number)
+    def read(self, x: Tensor, y: Tensor) -> None:
+        """Compose the updates of a block."""
         if self.samples == 0:
             self.map = EpochMap(center=_least_squares(x, y))
-            self.maps += [self.map] * (len(self._ends(0)) - 1)
+            self._move([self.map] * len(self._ends(0)))
+            if x.device.type == "cpu" and torch.get_num_threads() > 1 and len(x) >= _PARALLEL:
+                self.workers = Workers(parallel=True)
         if self.compiled is None and max(len(x), self.samples) >= _WORTH_COMPILING:
             self.compiled = True
-        self.chunk_maps = chunk_maps(x.device.type) if self.compiled and self.batch_size == 1 else None
         begin = 0
         while begin < len(x):
             begin += self._compose_next(x[begin:], y[begin:])
-
-    def _compose_next(self, x: Tensor, y: Tensor) -> int:
-        """Compose as many of these samples as is best at once; returns how many."""
-        block, size = min(len(x), _BLOCK.get(x.device.type, _BLOCK["cpu"])), self.batch_size
-        compose: Callable[[Tensor, Tensor], None]
-        next_stop = self.stops[0] - self.updates if self.stops else COMPILED_BLOCK + 1
-        if self.chunk_maps and len(x) >= COMPILED_BLOCK and next_stop > COMPILED_BLOCK:
-            count, compose = COMPILED_BLOCK, partial(self._compose_compiled, self.chunk_maps)
-        elif self.open[0] == 0 and size <= block:
-            count, compose = block // size * size, self._compose
-        else:
-            count, compose = min(block, size - self.open[0]), self._collect
-        compose(x[:count].double(), y[:count].double())
-        self.samples += count
-        return count
+        self.workers.settle()
 
     def finish(self) -> list[EpochMap]:
         """The maps at the stops and of the whole; the last batch may be smaller than the others."""
-        if self.samples == 0:
-            raise InputError("there are no samples; give at least one")
-        if self.open[0]:
-            self._close()
+        if self.open:
+            self._close(self.open, self._ends(1))
         if self.stops:
             raise InputError(f"stop {self.stops[0]} is beyond the epoch, which has {self.updates} updates")
         return [*self.maps, self.map]
 
+    def _compose_next(self, x: Tensor, y: Tensor) -> int:
+        """Compose as many of these samples as is best at once; returns how many."""
+        size, room = self.batch_size, min(len(x), _BLOCK.get(x.device.type, _BLOCK["cpu"]))
+        fold = chunk_maps(x.device.type) if self.compiled and size == 1 and len(x) >= COMPILED_BLOCK else None
+        if fold and bisect_right(self.stops, self.updates + COMPILED_BLOCK) == 0:
+            count = COMPILED_BLOCK
+            self._compose_compiled(fold, x[:count], y[:count])
+        elif self.open == 0 and size <= room:
+            count = room // size * size
+            self._compose(x[:count], y[:count])
+        else:
+            count = min(room, size - self.open)
+            self._collect(x[:count], y[:count])
+        self.samples += count
+        return count
+
     def _compose(self, x: Tensor, y: Tensor) -> None:
-        """Compose whole batches, as many as there are in x, by the tree."""
-        size, rows = self.batch_size, len(x) // self.batch_size
+        """Compose whole batches, by the tree; where it overflows, the epoch need not: one after another."""
+        ends, first, rate = self._ends(len(x) // self.batch_size), self.samples, 2 * self.lr / self.batch_size
+
+        def prefixes() -> list[tuple[float, float]]:
+            tree = self._tree(ends[-1], x.device)
+            self._updates(x, y, tree)
+            whole = tree.compose()
+            return [*tree.prefixes(ends[:-1]), whole] if len(ends) > 1 else [whole]
+
+        def take(found: list[tuple[float, float]]) -> None:
+            if all(math.isfinite(scale + shift) for scale, shift in found):
+                maps = [EpochMap(scale, shift * rate, self.map.center) for scale, shift in found]
+                self._move([self.map.then(prefix) for prefix in maps])
+            else:
+                refuse_non_finite(x, y, first)
+                a, b = self._updates(x, y, self._tree(ends[-1], x.device))
+                self._in_order(a.tolist(), (b * rate).tolist(), ends)
+
+        self.workers.do(prefixes, take)
+
+    def _updates(self, x: Tensor, y: Tensor, tree: Tree) -> tuple[Tensor, Tensor]:
+        """The a and b, b without its factor 2 lr / batch_size, of each update, as leaves of the tree."""
+        x, y, size = x.double(), y.double(), self.batch_size
+        a, b = tree.leaves(len(x) // size)
         rate = 2 * self.lr / size
-        a, b = self._leaves(rows, x.device)
         if size == 1:
             torch.addcmul(x.new_ones(()), x, x, value=-rate, out=a)
             torch.sub(y, x, alpha=self.map.center, out=b).mul_(x)
         else:  # a product with ones is the quickest sum of short rows
             ones = x.new_ones(size)
-            torch.mv((x * x).view(rows, size), ones, out=a).mul_(-rate).add_(1)
-            torch.mv(torch.sub(y, x, alpha=self.map.center).mul_(x).view(rows, size), ones, out=b)
-        whole = self.tree.compose()
-        ends = self._ends(rows)
-        prefixes = [*self.tree.prefixes(ends[:-1]), whole] if len(ends) > 1 else [whole]
-        if all(math.isfinite(scale + shift) for scale, shift in prefixes):
-            maps = [EpochMap(scale, shift * rate, self.map.center) for scale, shift in prefixes]
-            self._move([self.map.then(prefix) for prefix in maps])
-        else:
-            self._refuse_non_finite(x, y)
-            self._in_order(a.tolist(), (b * rate).tolist(), ends)
+            torch.mv((x * x).view(-1, size), ones, out=a).mul_(-rate).add_(1)
+            torch.mv(torch.sub(y, x, alpha=self.map.center).mul_(x).view(-1, size), ones, out=b)
+        return a, b
 
-    def _compose_compiled(self, chunk_maps: ChunkMaps, x: Tensor, y: Tensor) -> None:
+    def _tree(self, leaves: int, device: torch.device) -> Tree:
+        """This thread's tree."""
+        thread = threading.get_ident()
+        if thread not in self.trees or not self.trees[thread].holds(leaves, device):
+            self.trees[thread] = Tree(leaves, device)
+        return self.trees[thread]
+
+    def _compose_compiled(self, fold: ChunkMaps, x: Tensor, y: Tensor) -> None:
         """Compose COMPILED_BLOCK samples, no stop among them; what overflows goes the other way."""
+        self.workers.settle()
         rate = 2 * self.lr
-        maps = chunk_maps(x, y, x.new_tensor(rate), x.new_tensor(self.map.center))
-        for leaves, values in zip(self._leaves(len(maps[0]), x.device), maps, strict=True):
+        numbers = torch.tensor([rate, self.map.center], dtype=torch.float64, device=x.device)
+        maps = fold(x.double(), y.double(), numbers[0], numbers[1])
+        tree = self._tree(len(maps[0]), x.device)
+        for leaves, values in zip(tree.leaves(len(maps[0])), maps, strict=True):
             leaves.copy_(values)
-        scale, shift = self.tree.compose()
+        scale, shift = tree.compose()
         if math.isfinite(scale + shift):
-            self._move(
-                [self.map.then(EpochMap(scale, shift * rate, self.map.center)) for _ in self._ends(len(x))]
-            )
+            self._ends(len(x))
+            self._move([self.map.then(EpochMap(scale, shift * rate, self.map.center))])
         else:
             self._compose(x, y)
 
-    def _leaves(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The leaves of a tree of so many maps."""
-        if not self.tree.holds(count, device):
-            self.tree = Tree(count, device)
-        return self.tree.leaves(count)
-
     def _collect(self, x: Tensor, y: Tensor) -> None:
         """Add samples to the open batch, and close it when it is full."""
-        samples, xx, xz = self.open
-        residual = torch.sub(y, x, alpha=self.map.center)
-        self.open = (samples + len(x), xx + torch.dot(x, x).item(), xz + torch.dot(x, residual).item())
-        if not math.isfinite(self.open[1] + self.open[2]):
-            self._refuse_non_finite(x, y)
-        if self.open[0] == self.batch_size:
-            self._close()
+        self.open += len(x)
+        full, first = self.open == self.batch_size, self.samples
+        samples, ends = self.open, self._ends(1) if full else []
+        self.open = 0 if full else self.open
 
-    def _close(self) -> None:
+        def sums() -> tuple[float, float]:
+            xs = x.double()
+            residual = torch.sub(y.double(), xs, alpha=self.map.center)
+            return torch.dot(xs, xs).item(), torch.dot(xs, residual).item()
+
+        def take(found: tuple[float, float]) -> None:
+            self.sums = (self.sums[0] + found[0], self.sums[1] + found[1])
+            if not math.isfinite(sum(self.sums)):
+                refuse_non_finite(x, y, first)
+            if full:
+                self._close(samples, ends)
+
+        self.workers.do(sums, take)
+
+    def _close(self, samples: int, ends: list[int]) -> None:
         """Compose the update of the open batch."""
-        samples, xx, xz = self.open
         rate = 2 * self.lr / samples
-        self._in_order([1 - rate * xx], [rate * xz], self._ends(1))
-        self.open = (0, 0.0, 0.0)
+        self._in_order([1 - rate * self.sums[0]], [rate * self.sums[1]], ends)
+        self.sums = (0.0, 0.0)
 
     def _in_order(self, a: list[float], b: list[float], ends: list[int]) -> None:
-        """Compose one update after another: where a tree overflows, the epoch need not."""
+        """Compose one update after another."""
         scale, drift, begin, maps = self.map.scale, self.map.drift, 0, []
         for end in ends:
             for i in range(begin, end):
@@ -254,30 +285,6 @@ class _Scan:
         """Keep the maps at the stops; the last is the map so far."""
         *at_stops, self.map = maps
         self.maps += at_stops
-
-    def _check(self, x: Tensor, y: Tensor, number: int) -> None:
-        """Refuse what PyTorch would broadcast or convert in silence."""
-        where = f"in block {number} x has"
-        if x.dim() != 1 or x.shape != y.shape or len(x) == 0:
-            raise InputError(
-                f"{where} shape {tuple(x.shape)} and y {tuple(y.shape)}; give one y for each x, both (n,)"
-            )
-        if not (x.is_floating_point() and x.dtype == y.dtype and x.device == y.device):
-            kinds = f"dtype {x.dtype} on {x.device} and y {y.dtype} on {y.device}"
-            raise InputError(f"{where} {kinds}; convert both to the same floating dtype and device")
-        self.kind = self.kind or (x.dtype, x.device)
-        if self.kind != (x.dtype, x.device):
-            raise InputError(
-                f"{where} dtype {x.dtype} on {x.device}, but {self.kind[0]} on {self.kind[1]} before; use one"
-            )
-
-    def _refuse_non_finite(self, x: Tensor, y: Tensor) -> None:
-        """A result that is not finite may come from a sample that is not."""
-        wrong = torch.nonzero(~(torch.isfinite(x) & torch.isfinite(y)))
-        if len(wrong):
-            i = int(wrong[0])
-            sample = f"sample {self.samples + i}, counted from 0, is x = {x[i].item()}, y = {y[i].item()}"
-            raise InputError(f"{sample}; mend it or leave it out")
 
 
 def _least_squares(x: Tensor, y: Tensor) -> float:

@@ -1,0 +1,45 @@
+"""Samples that come in blocks of x and y: what may be wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from torchgd.errors import InputError
+
+Block = tuple[Tensor, Tensor]
+
+
+def checked(blocks: Iterable[Block]) -> Iterator[Block]:
+    """The blocks, detached; refused is what PyTorch would broadcast or convert in silence.
+
+    Raises:
+        InputError: shapes other than (n,) and (n,) with n ≥ 1, or dtypes or devices that differ or change.
+    """
+    kind = None
+    for number, (x, y) in enumerate(blocks, start=1):
+        where = f"in block {number} x has"
+        if x.dim() != 1 or x.shape != y.shape or len(x) == 0:
+            shapes = f"shape {tuple(x.shape)} and y {tuple(y.shape)}"
+            raise InputError(f"{where} {shapes}; give one y for each x, both (n,)")
+        if not (x.is_floating_point() and x.dtype == y.dtype and x.device == y.device):
+            kinds = f"dtype {x.dtype} on {x.device} and y {y.dtype} on {y.device}"
+            raise InputError(f"{where} {kinds}; convert both to the same floating dtype and device")
+        kind = kind or (x.dtype, x.device)
+        if kind != (x.dtype, x.device):
+            kinds = f"dtype {x.dtype} on {x.device}, but {kind[0]} on {kind[1]} before"
+            raise InputError(f"{where} {kinds}; convert all blocks to one")
+        yield x.detach(), y.detach()
+    if kind is None:
+        raise InputError("there are no samples; give at least one")
+
+
+def refuse_non_finite(x: Tensor, y: Tensor, first: int) -> None:
+    """Name the first sample that is NaN or infinite; x[0] is the sample of index `first`."""
+    wrong = torch.nonzero(~(torch.isfinite(x) & torch.isfinite(y)))
+    if len(wrong):
+        i = int(wrong[0])
+        sample = f"sample {first + i}, counted from 0, is x = {x[i].item()}, y = {y[i].item()}"
+        raise InputError(f"{sample}; mend it or leave it out")
