@@ -30,7 +30,7 @@ app = typer.Typer(
 _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 # The modules of this package that add commands to `app`, in the order of --help.
-COMMANDS = ("lesson", "train", "stability", "sweep", "check", "compare", "bridge")
+COMMANDS = ("lesson", "train", "stability", "sweep", "check", "compare", "bridge", "experiment", "board")
 for _command in COMMANDS:
     importlib.import_module(f"torchgd.cli.{_command}")
 

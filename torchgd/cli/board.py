@@ -1,0 +1,40 @@
+"""``torchgd board``: the curves and pictures of all runs, in a browser."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from torchgd.cli import app, terminal
+from torchgd.cli import options as opt
+from torchgd.errors import InputError
+
+
+@app.command(epilog="Example: torchgd board --logdir runs")
+def board(
+    logdir: opt.LogdirOption = Path("runs"),
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="6006 or the next free one unless told; 0 is any.")
+    ] = None,
+) -> None:
+    """Start TensorBoard on the runs, for this machine only, until Ctrl-C."""
+    if not logdir.is_dir():
+        raise InputError(f"{logdir}: no such folder; begin a run first, e.g. torchgd lesson, or give --logdir")
+
+    from tensorboard import program
+
+    server = program.TensorBoard()
+    options = ["--logdir", str(logdir), "--host", "127.0.0.1", "--load_fast", "false"]  # the fast one prints
+    server.configure(argv=["tensorboard", *options, *([] if port is None else ["--port", str(port)])])
+    try:
+        address = server.launch()
+    except program.TensorBoardServerException as error:
+        mend = "give another --port, or 0 for any free one"
+        raise InputError(f"port {port or 6006}: TensorBoard cannot start ({error}); {mend}") from None
+    terminal.say(f"{address}  (Ctrl-C ends it)")
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
