@@ -80,19 +80,20 @@ def to_png(figure: Figure) -> tuple[bytes, int, int]:
     return buffer.getvalue(), width, height
 
 
-def panels(*titles: str) -> tuple[Figure, list[Axes]]:
-    """A row of axes in the style of all pictures, one for each title.
+def panels(*titles: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Axes in the style of all pictures, one for each title, row by row.
 
     Example:
         >>> figure, (left, right) = panels("before", "after")
         >>> right.get_title()
         'after'
     """
-    figure = Figure(figsize=(max(8, 6 * len(titles)), 5), dpi=100, layout="constrained")
-    row = [figure.add_subplot(1, len(titles), place) for place in range(1, len(titles) + 1)]
-    for axes, title in zip(row, titles, strict=True):
+    columns = len(titles) // rows
+    figure = Figure(figsize=(max(8, 6 * columns), 5 * rows), dpi=100, layout="constrained")
+    every = [figure.add_subplot(rows, columns, place) for place in range(1, len(titles) + 1)]
+    for axes, title in zip(every, titles, strict=True):
         axes.set_title(title, fontsize=15)
         axes.xaxis.label.set_fontsize(14)
         axes.yaxis.label.set_fontsize(14)
         axes.tick_params(labelsize=12)
-    return figure, row
+    return figure, every

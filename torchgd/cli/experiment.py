@@ -1,0 +1,62 @@
+"""``torchgd experiment NAME``: a table, a picture and a sentence that its numbers prove."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from torchgd.cli import app, terminal
+from torchgd.cli import options as opt
+
+
+class Name(str, Enum):
+    randomness = "randomness"
+    tradeoff = "tradeoff"
+    smoothing = "smoothing"
+    saddle = "saddle"
+    zero_grad = "zero-grad"
+
+
+@app.command(epilog="Example: torchgd experiment randomness")
+def experiment(
+    name: Annotated[Name, typer.Argument(metavar="NAME", help=", ".join(name.value for name in Name))],
+    seed: opt.SeedOption = 0,
+    logdir: opt.LogdirOption = Path("runs"),
+    as_json: opt.JsonOption = False,
+) -> None:
+    """Where is the randomness? And other short experiments, each with its picture and its sentence."""
+    from torchgd.experiments import EXPERIMENTS
+    from torchgd.figures import to_png
+    from torchgd.runlog import write_runs
+
+    outcome = EXPERIMENTS[name.value](seed)
+    picture = to_png(outcome.picture)
+    config = {"experiment": name.value, "seed": seed}
+    folders = write_runs(logdir, name.value, outcome.histories, config, picture)
+    picture_path = next(iter(folders.values())) / f"{name.value}.png"
+    if as_json:
+        terminal.print_json(
+            {
+                **config,
+                "rows": list(outcome.rows),
+                "sentence": outcome.sentence,
+                "proved": outcome.proved,
+                "picture": str(picture_path),
+                "run_dirs": [str(folder) for folder in folders.values()],
+            }
+        )
+    else:
+        cells = [[_cell(value) for value in row.values()] for row in outcome.rows]
+        terminal.table(list(outcome.rows[0]), cells)
+        terminal.say(outcome.sentence)
+        terminal.say(f"\nThe picture: {picture_path}")
+        terminal.say(f"The curves:  tensorboard --logdir {logdir / name.value}")
+    if not outcome.proved:
+        raise typer.Exit(1)
+
+
+def _cell(value: str | int | float) -> str:
+    return f"{value:.8g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
