@@ -23,7 +23,7 @@ def board(
 ) -> None:
     """Start TensorBoard on the runs, for this machine only, until Ctrl-C."""
     if not logdir.is_dir():
-        raise InputError(f"{logdir}: no such folder; begin a run first, e.g. torchgd lesson, or give --logdir")
+        raise InputError(f"{logdir}: no such folder; begin with torchgd lesson, or give another --logdir")
 
     from tensorboard import program
 
