@@ -206,6 +206,7 @@ class TestAutoLr:
         chosen = stability(*noisy_data, lr, **asked)  # type: ignore[arg-type]
         assert 0 < lr <= chosen.best_lr
         assert f"{epochs} epochs" in reason
+        assert epochs == 10 or lr < chosen.best_lr  # a thousand epochs are enough below the best
         if lr < chosen.best_lr:
             smaller = stability(*noisy_data, lr * (1 - 1e-6), **asked)  # type: ignore[arg-type]
             assert epochs * math.log(abs(chosen.factor)) <= math.log(1e-6) * (1 - 1e-9)

@@ -164,20 +164,21 @@ class _Run:
         if ratio == 0:
             return False
         slack = SAME
-        if (
-            not self.fixed
-        ):  # four standard deviations of the sum of the logarithms, and the noise of both ends
+        if not self.fixed:
+            # The noise of both ends, and four standard deviations of the sum of the logarithms.
             logs = torch.log(torch.abs(1 - lr * epoch.h))
-            slack += (
-                math.log(10) + 4 * logs.std(correction=0).item() * math.sqrt(len(logs) * epochs)
-            ) / epochs
+            noise = math.log(10) + 4 * logs.std(correction=0).item() * math.sqrt(len(logs) * epochs)
+            slack += noise / epochs
         elif (ratio < 0) != (epoch.factor(lr) < 0 and epochs % 2 == 1):
             return False
         return abs(math.log(abs(ratio)) / epochs - expected) <= slack
 
     def _ratio(self, epoch: FixedOrder, lr: float) -> float:
         """The last error over the first; in a fixed order the distance from the fixed point."""
-        centre = epoch.updates.least_squares + (epoch.shift(lr)[0] / epoch.lost(lr) if self.fixed else 0.0)
+        centre = epoch.updates.least_squares
+        if self.fixed:
+            lost = epoch.lost(lr)
+            centre += epoch.shift(lr)[0] / lost if lost else math.inf
         start = self.weights[0] - centre
         return (self.weights[-1] - centre) / start if start else 0.0
 
