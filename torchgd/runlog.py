@@ -2,7 +2,8 @@
 
 ``runs/<experiment>/<run>/``. This is the only module that writes TensorBoard events. Tags:
 ``epoch/cost`` and ``epoch/weight`` over epochs; ``update/loss`` (before the update), ``update/gradient``
-and ``update/weight`` over samples seen, so that the curves of different methods share an axis. The
+and ``update/weight`` over samples seen, so that the curves of different methods share an axis;
+``picture/parabola`` and ``picture/cost``, which TensorBoard lists after the curves over epochs. The
 hyperparameters stand in the same event file: a run is one row in the HPARAMS tab and no second run.
 """
 
@@ -152,9 +153,9 @@ class RunLog:
         return self._parts[0]
 
     def picture(self, tag: str, png: bytes, width: int, height: int) -> None:
-        """Write a picture to the IMAGES tab and, as ``<tag>.png``, to the folder."""
+        """Write a picture to the IMAGES tab, as ``picture/<tag>``, and to the folder, as ``<tag>.png``."""
         image = Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=4)
-        self._events.add(0, Summary(value=[Summary.Value(tag=tag, image=image)]))
+        self._events.add(0, Summary(value=[Summary.Value(tag=f"picture/{tag}", image=image)]))
         write_whole(self.folder / f"{tag}.png", png)
 
     def finish(self, history: History) -> None:
