@@ -224,20 +224,29 @@ def auto_lr(
     if method == "gd":
         formula = {"mean": "1/(2 mean x²)", "half": "1/mean x²", "sum": "1/(2 Σx²)"}[loss]
         return best, f"lr {best:.6g} = {formula}: full batch lands on least squares in one step"
-    if epochs * epoch.log_factor(best) > math.log(FORGOTTEN):
-        return (
-            best,
-            f"lr {best:.6g} forgets the start fastest, and {epochs} epochs leave more than 1e-06 of it",
-        )
-    low, high = 0.0, best
-    for _ in range(60):
-        middle = (low + high) / 2
-        enough = epochs * epoch.log_factor(middle) <= math.log(FORGOTTEN)
-        low, high = (low, middle) if enough else (middle, high)
-    return high, (
-        f"lr {high:.6g} is the smallest that leaves 1e-06 of the starting error after {epochs} epochs: "
-        "a smaller lr settles nearer to least squares"
-    )
+    enough = math.log(FORGOTTEN) / epochs
+    if epoch.log_factor(best) > enough:
+        why = f"forgets the start fastest, and {epochs} epochs leave more than 1e-06 of it"
+        return best, f"lr {best:.6g} {why}"
+    lr = _smallest(epoch, enough)
+    why = f"is the smallest that leaves 1e-06 of the starting error after {epochs} epochs"
+    return lr, f"lr {lr:.6g} {why}: a smaller lr settles nearer to least squares"
+
+
+def _smallest(epoch: Epoch, enough: float) -> float:
+    """The smallest lr with log|factor| ≤ enough; log|factor| is nearly proportional to a small lr."""
+    low, high = 0.0, epoch.best_lr
+    lr = 1e-6 * high
+    for _ in range(100):
+        if high - low <= 1e-12 * high:
+            break
+        if not low < lr < high:
+            lr = (low + high) / 2
+        value = epoch.log_factor(lr)
+        low, high = (low, lr) if value <= enough else (lr, high)
+        # Aim a little beyond the chord from 0, on the other side: both ends of the bracket then close in.
+        lr *= enough / value * (1 - 1e-13 if value <= enough else 1 + 1e-13)
+    return high
 
 
 def epoch_of(
