@@ -48,7 +48,7 @@ def schedule_free(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
     """Schedule-free SGD (Defazio and others, 2024): its state adds up positions, roundings and all."""
     z, x = state.get("z", p.clone()), state.get("x", p.clone())
     state["step"] = state.get("step", 0) + 1
-    z = z - 0.05 * g
+    z = z - 1e-6 * g
     x = (1 - 1 / state["step"]) * x + z / state["step"]
     state["z"], state["x"] = z, x
     p.copy_(0.1 * z + 0.9 * x)
@@ -57,9 +57,22 @@ def schedule_free(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
 def schedule_free_in_place(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
     z, x = state.setdefault("z", p.clone()), state.setdefault("x", p.clone())
     state["step"] = state.get("step", 0) + 1
-    z.add_(g, alpha=-0.05)
+    z.add_(g, alpha=-1e-6)
     x.lerp_(z, 1 / state["step"])
     p.copy_(z.lerp(x, 0.9))
+
+
+def centred(factored: bool) -> Update:
+    """A gradient over its standard deviation: v − m² cancels where the gradient hardly changes."""
+
+    def update(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
+        state["v"] = 0.8 * state.get("v", 0.0) + 0.2 * g * g
+        state["m"] = 0.8 * state.get("m", 0.0) + 0.2 * g
+        root = state["v"].sqrt()
+        variance = (root - state["m"]) * (root + state["m"]) if factored else state["v"] - state["m"] ** 2
+        p.sub_(1e-9 * g / (variance.clamp(min=0).sqrt() + 1e-9))
+
+    return update
 
 
 def changes_its_mind(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
@@ -94,6 +107,7 @@ SAME_RULE: dict[str, tuple[Factory, Factory]] = {
     "lr in the momentum": (partial(SGD, lr=0.05, momentum=0.9), rule(heavy_ball)),
     "unstable": (partial(SGD, lr=3.0), rule(lambda p, g, s: p.copy_(3.0 * (p / 3.0 - g)))),
     "schedule-free": (rule(schedule_free), rule(schedule_free_in_place)),
+    "cancellation": (rule(centred(factored=False)), rule(centred(factored=True))),
     "textbook Adam": (partial(Adam, lr=0.01), rule(textbook_adam)),
     "fused Adam": (partial(Adam, lr=0.01, foreach=False), partial(Adam, lr=0.01, fused=True)),
     "fused SGD": (partial(SGD, lr=0.1, momentum=0.9), partial(SGD, lr=0.1, momentum=0.9, fused=True)),
