@@ -1,0 +1,311 @@
+"""Any module: recording changes no bit, the host is not asked, the fast path has the slow path's bits."""
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from torch.optim import Optimizer, lr_scheduler
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchgd import (
+    GradientDescent,
+    LinearModel,
+    MiniBatchGradientDescent,
+    StochasticGradientDescent,
+    train,
+)
+from torchgd.batches import Batches
+from torchgd.recorder import Recorder
+from torchgd.training import _update
+
+MAKERS: dict[str, Callable[[], nn.Module]] = {
+    "nn.Linear": lambda: nn.Linear(2, 1),
+    "dropout": lambda: nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 1)),
+    "batch norm": lambda: nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1)),
+    "large": lambda: nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 1)),
+}
+
+
+def data(n: int = 24) -> tuple[Tensor, Tensor]:
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(1))
+    return x, x.sum(dim=1, keepdim=True) + 1
+
+
+def state(model: nn.Module) -> list[Tensor]:
+    return [value.detach().clone() for value in model.state_dict().values()]
+
+
+OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
+    "ours": lambda p: MiniBatchGradientDescent(p, lr=0.05, batch_size=5),
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3),
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "Adagrad": lambda p: torch.optim.Adagrad(p),
+    "Adamax": lambda p: torch.optim.Adamax(p),
+    "ASGD": lambda p: torch.optim.ASGD(p),
+    "RMSprop": lambda p: torch.optim.RMSprop(p),
+    "Rprop": lambda p: torch.optim.Rprop(p),
+    "LBFGS": lambda p: torch.optim.LBFGS(p, lr=0.5, max_iter=4),
+}
+
+
+@pytest.mark.parametrize("make_optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_training_is_the_plain_loop_bit_for_bit(
+    make: Callable[[], nn.Module], make_optimizer: Callable[[Any], Optimizer]
+) -> None:
+    """The loop of lecture 5, with its optimizers; what is recorded beside it changes no bit and no mode."""
+    x, y = data()
+    batches = Batches(24, 5)
+    model = make()
+    peer = copy.deepcopy(model)
+    optimizer, other = make_optimizer(model.parameters()), make_optimizer(peer.parameters())
+    schedules = [lr_scheduler.StepLR(o, 2) for o in (optimizer, other)]
+
+    torch.manual_seed(7)  # for dropout
+    history = train(model, x, y, optimizer, 6, batches=batches, scheduler=schedules[0])
+    assert all(module.training for module in model.modules())
+
+    torch.manual_seed(7)
+    losses = []
+    for _ in range(6):
+        for batch in batches:
+
+            def closure(batch: list[int] = batch) -> float:
+                other.zero_grad()
+                loss = mse_loss(peer(x[batch]), y[batch])
+                loss.backward()
+                return loss  # type: ignore[return-value]
+
+            losses.append(float(other.step(closure).detach()))  # type: ignore[attr-defined]
+        schedules[1].step()
+    assert history.loss_before.tolist() == losses
+    assert all(torch.equal(a, b) for a, b in zip(state(model), state(peer), strict=True))
+    peer.eval()
+    assert history.cost[-1].item() == mse_loss(peer(x), y).item()
+    small = sum(p.numel() for p in model.parameters()) <= 64
+    last = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    assert history.weight[-1].tolist() == (last.tolist() if small else [])
+    assert history.weight.shape == (7, len(last) if small else 0)
+    assert history.loss_after.isnan().all()
+
+
+def test_the_modes_of_the_modules_stay_as_they_are() -> None:
+    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
+    model[1].eval()  # a frozen normalization
+    modes = [module.training for module in model.modules()]
+    train(model, *data(), GradientDescent(model.parameters()), 3)
+    assert [module.training for module in model.modules()] == modes == [True, True, False, True, True]
+
+
+def test_the_norm_of_the_gradients_and_sparse_ones() -> None:
+    model = nn.Sequential(nn.Embedding(5, 2, sparse=True), nn.Flatten(), nn.Linear(2, 1))
+    x, y = torch.tensor([[1], [3], [3]]), torch.ones(3, 1)
+    dense = copy.deepcopy(model)
+    assert isinstance(dense[0], nn.Embedding)
+    dense[0].sparse = False
+    one, other = (train(m, x, y, GradientDescent(m.parameters(), lr=0.1), 3) for m in (model, dense))
+    assert one.gradient.tolist() == pytest.approx(other.gradient.tolist(), rel=1e-6)
+    norm = torch.cat([p.grad.reshape(-1) for p in dense.parameters() if p.grad is not None]).norm()
+    assert other.gradient[-1].item() == pytest.approx(norm.item(), rel=1e-6)
+
+
+def test_classes_as_targets() -> None:
+    model = nn.Linear(2, 3)
+    x, y = data(12)[0], torch.arange(12) % 3
+    optimizer = MiniBatchGradientDescent(model.parameters(), lr=0.1, batch_size=5)
+    history = train(model, x, y, optimizer, 3, loss_fn=nn.functional.cross_entropy)
+    assert history.cost[-1] < history.cost[0]
+
+
+def test_lecture_5_from_a_start_of_its_own() -> None:
+    """nn.Linear(1, 1), the *sum* of the squares, lr 0.01: along the flat eigenvector of the Hessian the error
+    shrinks by 1 − 0.01 · 0.7212 an update."""
+    model = nn.Linear(1, 1).double()
+    x = torch.tensor([[1.0], [2.0], [3.0]]).double()
+    optimizer = GradientDescent(model.parameters(), lr=0.01)
+    history = train(model, x, 2 * x, optimizer, 1000, loss_fn=nn.MSELoss(reduction="sum"))
+    weights = history.weight - torch.tensor([2.0, 0.0]).double()
+    shrinks = weights[1000].norm() / weights[500].norm()
+    assert shrinks.item() == pytest.approx((1 - 0.01 * 0.72121) ** 500, rel=1e-3)
+
+
+def test_an_optimizer_of_ones_own() -> None:
+    """It forgets enable_grad around its closure and returns no loss."""
+
+    class Mine(Optimizer):
+        def __init__(self, params: Any) -> None:
+            super().__init__(params, {})
+
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            closure()
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p -= 0.01 * p.grad
+
+    class Deaf(Mine):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            pass
+
+    x = torch.tensor([1.0, 2.0, 3.0]).double()
+    mine, model = LinearModel(1.0, dtype=torch.float64), LinearModel(1.0, dtype=torch.float64)
+    history = train(mine, x, 2 * x, Mine(mine.parameters()), 5)
+    expected = train(model, x, 2 * x, GradientDescent(model.parameters(), lr=0.01), 5)
+    assert history.weight.tolist() == pytest.approx(expected.weight.tolist(), rel=1e-15)
+    with pytest.raises(ValueError, match=r"^the optimizer's step\(closure\) did not call the closure"):
+        train(model, x, 2 * x, Deaf(model.parameters()), 5)
+
+
+# The fast path
+
+
+@pytest.mark.parametrize("order", ["sequential", "shuffled", "replacement"])
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_bits_do_not_depend_on_how_much_is_recorded(
+    order: str, batch_size: int, dtype: torch.dtype, noisy_data: tuple[Tensor, Tensor]
+) -> None:
+    def run(max_points: int, **options: Any) -> Tensor:
+        model = LinearModel(1.0, dtype=dtype)
+        generator = torch.Generator().manual_seed(2)
+        optimizer = MiniBatchGradientDescent(
+            model.parameters(), lr=0.03, batch_size=batch_size, order=order, generator=generator, **options
+        )
+        history = train(model, *noisy_data, optimizer, 30, gradient="hand", max_points=max_points)
+        assert len(history.update) <= max_points
+        return history.weight
+
+    every = run(10_000)
+    assert torch.equal(run(1), every)
+    assert torch.equal(run(10), every)
+    assert torch.equal(run(1, foreach=True), every)
+
+
+def test_what_watches_the_optimizer_sees_every_step() -> None:
+    """A hook, a scheduler's count of steps or a step() of one's own switch the fast path off."""
+    x = torch.tensor([1.0, 2.0, 3.0]).double()
+
+    def run(watch: Callable[[StochasticGradientDescent], Any]) -> Any:
+        model = LinearModel(1.0, dtype=torch.float64)
+        optimizer = StochasticGradientDescent(model.parameters(), lr=0.01)
+        seen = watch(optimizer)
+        scheduler = seen if isinstance(seen, lr_scheduler.LRScheduler) else None
+        train(model, x, 2 * x, optimizer, 4, gradient="hand", max_points=1, scheduler=scheduler)
+        return seen
+
+    def hook(optimizer: StochasticGradientDescent) -> list[int]:
+        seen: list[int] = []
+        optimizer.register_step_post_hook(lambda *_: seen.append(1))
+        return seen
+
+    assert len(run(hook)) == 12
+    run(lambda optimizer: lr_scheduler.StepLR(optimizer, 2))  # would warn: "before `optimizer.step()`"
+
+
+def test_other_parameters_of_the_optimizer_are_stepped_too() -> None:
+    x = torch.tensor([1.0, 2.0, 3.0]).double()
+    model, other = LinearModel(1.0, dtype=torch.float64), nn.Parameter(torch.ones(1))
+    other.grad = torch.ones(1)
+    optimizer = StochasticGradientDescent([*model.parameters(), other], lr=0.125)
+    train(model, x, 2 * x, optimizer, 1, gradient="hand", max_points=1)
+    assert other.item() == 1 - 3 * 0.125
+
+
+# The host and the device
+
+
+class Count(TorchDispatchMode):
+    """Counts the calls that make the host wait for a device, or move numbers from one to the other."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[func._schema.name] += 1
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def waits(self) -> int:
+        return sum(
+            self.calls[f"aten::{name}"]
+            for name in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "_to_copy", "masked_select")
+        )
+
+
+@pytest.mark.parametrize("gradient", ["hand", "autograd"])
+@pytest.mark.parametrize("max_points", [10_000, 1])
+def test_the_host_does_not_wait_for_each_update(gradient: str, max_points: int) -> None:
+    n = 2000
+    x = torch.randn(n, dtype=torch.float64)
+    waits = []
+    for some in (n // 2, n):
+        model = LinearModel(1.0, dtype=torch.float64)
+        optimizer = StochasticGradientDescent(model.parameters(), lr=0.01)
+        with Count() as count:
+            train(model, x[:some], 2 * x[:some], optimizer, 1, gradient=gradient, max_points=max_points)
+        waits.append(count.waits)
+    more = n // 2 // 100  # looks; each asks at four kinds of numbers, and some seconds pass
+    assert waits[1] - waits[0] <= 8 * more
+
+
+@pytest.mark.parametrize("gradient", ["hand", "autograd"])
+@pytest.mark.parametrize("stride", [1, 7])
+def test_updates_and_records_need_no_numbers(gradient: str, stride: int) -> None:
+    """On the meta device there are none: an item(), a nonzero() or a bool() would fail."""
+    for model in (LinearModel(1.0, device="meta"), nn.Linear(1, 1, device="meta")):
+        if gradient == "hand" and not isinstance(model, LinearModel):
+            continue
+        x = (
+            torch.zeros(6, device="meta")
+            if isinstance(model, LinearModel)
+            else torch.zeros(6, 1, device="meta")
+        )
+        optimizer = MiniBatchGradientDescent(model.parameters(), lr=0.01, batch_size=4)
+        update = _update(model, optimizer, gradient, mse_loss, x, x)
+        recorder = Recorder(model, x, x, mse_loss, optimizer.batches(6), stride=stride)
+        for epoch in range(20):
+            for batch in (slice(0, 4), slice(4, 6)):
+                recorder.do(update, x[batch], x[batch])
+            recorder.end_epoch(epoch + 1)
+        assert recorder.updates == 40
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("gradient", ["hand", "autograd"])
+@pytest.mark.parametrize("order", ["sequential", "shuffled"])
+def test_train_on_cuda(gradient: str, order: str) -> None:
+    x = torch.tensor([1.0, 2.0, 3.0]).double()
+    weights = []
+    for device in ("cpu", "cuda"):
+        model = LinearModel(1.0, dtype=torch.float64, device=device)
+        optimizer = StochasticGradientDescent(
+            model.parameters(), lr=0.01, order=order, generator=torch.Generator().manual_seed(1)
+        )
+        history = train(model, x, 2 * x, optimizer, 100, gradient=gradient)  # x moves to the device
+        assert history.weight.device.type == "cpu"
+        weights.append(history.weight)
+    assert weights[1].tolist() == pytest.approx(weights[0].tolist(), rel=1e-12)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("gradient", ["hand", "autograd"])
+def test_no_update_waits_on_cuda(gradient: str) -> None:
+    x = torch.randn(64, dtype=torch.float64, device="cuda")
+    model = LinearModel(1.0, dtype=torch.float64, device="cuda")
+    optimizer = StochasticGradientDescent(model.parameters(), lr=0.01)
+    update = _update(model, optimizer, gradient, mse_loss, x, 2 * x)
+    recorder = Recorder(model, x, 2 * x, mse_loss, optimizer.batches(64), stride=2)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for i in range(64):
+            recorder.do(update, x[i : i + 1], 2 * x[i : i + 1])
+        recorder.end_epoch(1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert recorder.look() is None
