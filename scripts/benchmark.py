@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from benchmarks import overheads, peers, scale
@@ -78,12 +79,8 @@ def epochs(options: argparse.Namespace) -> None:
         for name in slope
     }
     table(f"Epochs over the same {count(n)} samples, seconds", [f"{k} epochs" for k in EPOCHS], rows)
-    draw(
-        per_sample,
-        {name: {k: many[name].get(k, slope[name] * k) for k in EPOCHS} for name in slope},
-        n,
-        options,
-    )
+    estimated = {name: {k: slope[name] * k for k in EPOCHS if k not in many[name]} for name in slope}
+    draw(per_sample, many, estimated, n, options.picture)
 
 
 def one_epoch(n: int, options: argparse.Namespace, too_slow: set[str]) -> Times:
@@ -124,27 +121,38 @@ def quick_enough(name: str, one: Times, k: int, options: argparse.Namespace) -> 
 def draw(
     per_sample: dict[str, dict[int, float]],
     many: dict[str, dict[int, float]],
+    estimated: dict[str, dict[int, float]],
     n: int,
-    options: argparse.Namespace,
+    picture: Path,
 ) -> None:
-    """Time per sample over N, and time over the number of epochs, on logarithmic axes."""
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    """Time per sample over N, and time over the number of epochs; what is estimated has hollow marks."""
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    for name, measured in per_sample.items():
-        style = {"linestyle": ":", "color": "black"} if name == PASS else {"marker": "o"}
+    for i, (name, measured) in enumerate(per_sample.items()):
+        style: dict[str, Any] = {
+            "color": f"C{i}",
+            "marker": "o",
+            "linewidth": 3 if "torchgd scan" in name else 1.5,
+        }
+        if name == PASS:
+            style = {"color": "black", "linestyle": ":"}
         left.plot(list(measured), [seconds * 1e9 for seconds in measured.values()], label=name, **style)
-    for name, seconds in many.items():
-        right.plot(list(seconds), list(seconds.values()), marker="o", label=name)
+        if name in many:
+            seconds = many[name] | estimated[name]
+            right.plot(list(seconds), list(seconds.values()), **style | {"marker": ""})
+            right.plot(list(many[name]), list(many[name].values()), "o", color=f"C{i}")
+            right.plot(list(estimated[name]), list(estimated[name].values()), "o", color=f"C{i}", mfc="white")
     left.set(xlabel="samples N", ylabel="one epoch: time per sample (ns)", xscale="log", yscale="log")
-    right.set(xlabel=f"epochs over N = {count(n)} samples", ylabel="time (s)", xscale="log", yscale="log")
+    epochs_label = f"epochs over N = {count(n)} samples (hollow: estimated)"
+    right.set(xlabel=epochs_label, ylabel="time (s)", xscale="log", yscale="log")
     left.grid(alpha=0.3)
     right.grid(alpha=0.3)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.suptitle(f"Per-sample SGD in order, float64; {machine()}", fontsize="small")
-    options.picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.picture, dpi=120)
-    print(f"Picture: {options.picture}\n")
+    figure.suptitle(f"Per-sample SGD in order, float64. {machine()}", fontsize="small")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=120)
+    print(f"Picture: {picture}\n")
 
 
 def batches(options: argparse.Namespace) -> None:

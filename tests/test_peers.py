@@ -1,13 +1,19 @@
-"""The same weights as other people's programs; scikit-learn is the extra `bench`."""
+"""The same weights as other people's programs (the extra `bench`), and the benchmark beside them."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from torchgd import LinearModel, StochasticGradientDescent, epoch_map, train
 
-pytestmark = pytest.mark.bench
+SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
 
 
+@pytest.mark.bench
 @pytest.mark.parametrize("epochs", [1, 2, 25])
 @pytest.mark.parametrize("lr", [0.001, 0.05])
 def test_sgd_regressor(lr: float, epochs: int) -> None:
@@ -30,3 +36,35 @@ def test_sgd_regressor(lr: float, epochs: int) -> None:
     # 25 · 400 updates that round a weight of 3 by 2e-16 each, and forget it at the rate of the fixed point.
     assert regressor.coef_[0] == pytest.approx(model.weight.item(), rel=1e-12)
     assert regressor.coef_[0] == pytest.approx(epoch_map(x, y, lr).after(epochs)(1.0), rel=1e-12)
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    sections = ["epochs", "batches", "steps", "loops"]
+    options = [
+        "--largest",
+        "1e3",
+        "--repeats",
+        "1",
+        "--seconds",
+        "0.01",
+        "--picture",
+        str(tmp_path / "b.png"),
+    ]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *sections, *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    for row in (
+        "torchgd scan, eager",
+        "torch.optim.SGD, autograd",
+        "full batch",
+        "torch.optim.SGD, fused=True",
+    ):
+        assert f"\n| {row} | " in done.stdout
+    missing = [name for name in ("numba", "sklearn", "jax") if not importlib.util.find_spec(name)]
+    assert ("Not installed, left out: " in done.stdout) == bool(missing)

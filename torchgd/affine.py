@@ -291,5 +291,5 @@ def _least_squares(x: Tensor, y: Tensor) -> float:
     """The least-squares weight of up to 8191 samples, or 0 where it explains less than half of y²."""
     every = max(1, len(x) // 4096)
     x, y = x[::every].double(), y[::every].double()
-    xx, xy, yy = torch.dot(x, x).item(), torch.dot(x, y).item(), torch.dot(y, y).item()
+    xx, xy, yy = (x * x).sum().item(), (x * y).sum().item(), (y * y).sum().item()  # too few for threads
     return xy / xx if 0 < xx * yy <= 2 * xy * xy < math.inf else 0.0
