@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from matplotlib.figure import Figure
 
-from torchgd.certificate import Epoch
 from torchgd.figures import METHOD_COLOURS, METHOD_NAMES, panels
+from torchgd.methods import Epoch
 from torchgd.sweep import Sweep
 
 FLOOR, CEILING = 1e-4, 1e2  # of the factors that are shown
@@ -20,7 +20,7 @@ def factor_figure(epochs: Mapping[str, Epoch], lr: float, *, title: str = "") ->
     """|factor of an epoch| against lr for each method, its limits dashed, and the chosen lr.
 
     Args:
-        epochs: method → its epoch, see :func:`torchgd.certificate.epoch_of`.
+        epochs: method → its epoch, see :func:`torchgd.methods.epoch_of`.
         lr: the chosen learning rate.
         title: what stands above.
     """

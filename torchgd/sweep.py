@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from torchgd.batches import Batches
-from torchgd.certificate import Epoch, epoch_of
 from torchgd.epochs import Updates, compose
 from torchgd.errors import InputError
 from torchgd.gradient import cost
 from torchgd.history import History
+from torchgd.methods import Epoch, epoch_of
 
 BLOCK = 1 << 18  # numbers of one block of updates times learning rates: what fits into the cache
 

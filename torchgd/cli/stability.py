@@ -48,10 +48,11 @@ def stability(
     asked = opt.sampling(method, batch_size, order)
     dataset = opt.read_data(data, x, y, opt.Dtype.float64, "cpu")
 
-    from torchgd.certificate import auto_lr, certify, epoch_of
+    from torchgd.certificate import auto_lr, certify
     from torchgd.curvature import line_stability
     from torchgd.figures import METHOD_NAMES, to_png
     from torchgd.figures_stability import factor_figure
+    from torchgd.methods import epoch_of
     from torchgd.run import experiment_name
     from torchgd.runlog import new_folder, write_config
 
