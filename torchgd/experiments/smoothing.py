@@ -85,8 +85,9 @@ def smoothing(seed: int) -> Outcome:
     sentence = (
         f"β = {BETA:g} on the new value is the slider at {1 - BETA:g}: they differ by {1 - BETA:g}^(t+1) of "
         f"(first loss − slider's mean), exact to {residue:.0e} of the largest loss: "
-        f"{rows[2]['difference']:.3g} at update {rows[2]['update']}, {rows[-1]['difference']:.0e} at update {len(costs)}. "
-        f"Both make the noise {calmer:.2f} times smaller (independent noise in the long run: {long_run:.2f})."
+        f"{rows[2]['difference']:.3g} at update {rows[2]['update']}, {rows[-1]['difference']:.0e} at update "
+        f"{len(costs)}. Both make the noise {calmer:.2f} times smaller (independent noise: "
+        f"{long_run:.2f} in the long run)."
     )
     histories = {
         "raw": raw,
