@@ -29,6 +29,22 @@ def summed(w, xs, ys):
     return grad
 
 
+import torch
+
+
+class Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, w, x, y):
+        ctx.save_for_backward(w, x, y)
+        return ((w * x - y) ** 2).mean()
+
+    @staticmethod
+    def backward(ctx, v):
+        w, x, y = ctx.saved_tensors
+        r = 2 * v * (w * x - y) / len(x)
+        return (r * x).sum() / 2, r * w, -r
+
+
 class Model:
     @staticmethod
     def gradients(w, x, y):
@@ -130,6 +146,7 @@ def test_json_is_one_object_whatever_the_code_prints(capsys: pytest.CaptureFixtu
         (["mine.py:Model.gradients"], 0, "correct"),
         (["mine.py:Model.gradients", "--mean"], 1, "reduction"),
         (["mine.py:gradient", "--per-sample"], 1, "reduction"),
+        (["mine.py:Loss", "hubble"], 1, "factor"),
         (["mine.py:falls"], 1, "raises"),
         (["mine.py:nan"], 1, "non_finite"),
         (["with_import.py:imported"], 0, "correct"),
@@ -152,8 +169,8 @@ def test_an_exception_is_shown_with_its_line(capsys: pytest.CaptureFixture[str])
 
 BAD_INPUT = [
     (["mine.py:gradent"], "mine.py has no function 'gradent'; did you mean gradient?"),
-    (["mine.py:foo"], "mine.py has no function 'foo'; it has gradient, summed, Model, of_the_lecture, falls, "
-     "hangs, leaves, nan"),
+    (["mine.py:foo"], "mine.py has no function 'foo'; it has gradient, summed, Loss, Model, of_the_lecture, "
+     "falls, hangs, leaves, nan"),
     (["empty.py:f"], "empty.py has no function 'f'; it has no functions"),
     (["mien.py:gradient"], "mien.py: no such file; did you mean mine.py?"),
     (["elsewhere.txt:gradient"], "elsewhere.txt: no such file; check the path"),

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from torchgd.composition import EpochMap as EpochMap
     from torchgd.contract import Finding as Finding
     from torchgd.contract import check_optimizer as check_optimizer
-    from torchgd.data import Dataset as Dataset
     from torchgd.curvature import line_stability as line_stability
     from torchgd.curvature import local_limit as local_limit
+    from torchgd.data import Dataset as Dataset
     from torchgd.data import course as course
     from torchgd.data import hubble as hubble
     from torchgd.data import load as load
     from torchgd.divergence import explain_divergence as explain_divergence
     from torchgd.errors import InputError as InputError
+    from torchgd.function_check import check_function as check_function
     from torchgd.history import History as History
     from torchgd.mistakes import Cause as Cause
     from torchgd.model import LinearModel as LinearModel
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "check_gradient": "check",
+    "check_function": "function_check",
     "Cause": "mistakes",
     "GradientReport": "report",
     "Comparison": "compare",

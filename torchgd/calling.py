@@ -108,7 +108,7 @@ def call(f: GradientFunction, form: Form, probe: Probe) -> Answer:
         with torch.enable_grad():
             raw = [f(w, *pair) for pair in zip(x, y, strict=True)] if form.one_by_one else f(w, x, y)
     except (Exception, SystemExit) as error:
-        return Answer(problem=_raised(f, error))
+        return Answer(problem=raised(f, error))
     before = (form.weight(probe.w), form.samples(probe.x), form.samples(probe.y))
     pairs = zip("wxy", (w, x, y), before, strict=True)
     changed = "" if form.one_by_one else " and ".join(name for name, now, was in pairs if not _same(now, was))
@@ -150,11 +150,11 @@ def _same(now: Any, was: Any) -> bool:
     return bool(now == was)
 
 
-def _raised(f: GradientFunction, error: BaseException) -> Problem:
+def raised(f: GradientFunction, error: BaseException) -> Problem:
     """The exception with the user's own line: the last one in the file of f."""
     file = getattr(getattr(f, "__code__", None), "co_filename", None)
     frames = traceback.extract_tb(error.__traceback__)[1:]
-    own = [frame for frame in frames if frame.filename == file] or frames
+    own = [frame for frame in frames if frame.filename == file]
     text = "raised " + " ".join(f"{type(error).__name__}: {error}".split())
     if own:
         line = linecache.getline(own[-1].filename, own[-1].lineno or 0).strip()

@@ -15,13 +15,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchgd.calling import GradientFunction, Problem, as_tensor, call, choose_form, takes_lists
 from torchgd.errors import InputError
 from torchgd.explain import close
 from torchgd.gradient import losses
 from torchgd.mistakes import Cause
+from torchgd.model_check import check_model
+from torchgd.model_points import LossFunction
 from torchgd.probes import OWN_DATA, own_probes, your_probes
 from torchgd.report import Evidence, GradientReport
 from torchgd.verdict import Answers, Verdict, gather, judge
@@ -45,6 +47,8 @@ def check_gradient(
     *,
     per_sample: bool | None = None,
     reduction: str = "mean",
+    model: nn.Module | None = None,
+    loss_fn: LossFunction | None = None,
     seed: int = 0,
 ) -> GradientReport:
     """Check a gradient of the squared error that somebody wrote by hand, and name the mistake in it.
@@ -59,6 +63,10 @@ def check_gradient(
         w: a weight that matters to you, e.g. the one before training.
         per_sample: whether one gradient for each sample is due; as f answers, if not given.
         reduction: "mean" or "sum" over the samples, whichever your cost has.
+        model: any module with named parameters instead of y = w·x. Then w is not looked at, x and y are
+            tensors of n rows, and f(parameters, x, y) takes the dict of parameters and returns a dict of
+            gradients with the same names, of the same shapes or, for each sample, with n rows of them.
+        loss_fn: its loss, called as loss_fn(model(x), y); the mean squared error if not given.
         seed: of the random points.
 
     Returns:
@@ -78,6 +86,8 @@ def check_gradient(
     """
     name = getattr(f, "__name__", type(f).__name__)
     names = _signature(f, name)
+    if model is not None:
+        return check_model(f, x, y, model, loss_fn, per_sample=per_sample, seed=seed)
     if reduction not in ("mean", "sum"):
         raise InputError(f"reduction is {reduction!r}; give 'mean' or 'sum'")
     device = x.device if isinstance(x, Tensor) else torch.device("cpu")
@@ -109,6 +119,8 @@ def _signature(f: GradientFunction, name: str) -> list[str]:
     """The names that f gives to w, x and y; InputError where it takes others, or these in another order."""
     if not callable(f):
         raise InputError(f"{name} is no function; give the gradient as a function f(w, x, y)")
+    if isinstance(f, type) and issubclass(f, torch.autograd.Function):
+        raise InputError(f"{name} is an autograd.Function; give it to check_function with its inputs")
     try:
         signature = inspect.signature(f)
     except (TypeError, ValueError):  # some builtins have none

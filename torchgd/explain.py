@@ -77,7 +77,7 @@ def proportion(
 
     What is fitted to the answers carries their rounding too: ``slack`` times the rounding is allowed.
     """
-    known = [i for i, answer in enumerate(answers) if answer is not None]
+    known = [i for i, answer in enumerate(answers) if answer is not None and bool(answer.any())]
     other = [i for i in known if counts[i] != counts[known[0]]]
     if not other:
         return None
@@ -102,10 +102,13 @@ def proportion(
         unit = torch.where(size > 0, size, 1.0)
         over += float((answer / unit * (due / unit)).sum())
         under += float((due / unit * (due / unit)).sum())
-    k = over / under
-    ratio = Fraction(k).limit_denominator(24)  # 2, not 1.9999999999999998
-    simple = abs(ratio.numerator) <= 24 and abs(ratio - k) <= 16 * eps * abs(k)
-    return Factor(float(ratio) if simple else k, power)
+    return Factor(simplest(over / under, 16 * eps), power)
+
+
+def simplest(k: float, tolerance: float) -> float:
+    """The ratio of small numbers that k is, to this relative tolerance: 2, not 1.9999999999999998; else k."""
+    ratio = Fraction(k).limit_denominator(24)
+    return float(ratio) if abs(ratio.numerator) <= 24 and abs(ratio - k) <= tolerance * abs(k) else k
 
 
 def _ratio(answer: Tensor | None, value: Tensor) -> float:

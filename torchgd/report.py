@@ -10,7 +10,7 @@ from typing import Any
 
 from torchgd.mistakes import Cause
 
-_ROWS = 10  # of evidence, in print
+_ROWS, _WRONG = 10, 4  # of the evidence in print, and how many of them are wrong ones, where there are
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Evidence:
 
     data: str
     n: int
-    at: str  # the weight, or the place in the parameters
-    entry: str  # which sample or parameter; empty where there is one answer
+    at: str  # the weight; empty where there are several
+    entry: str  # which sample, parameter or input; empty where there is one answer
     hand: float
     autograd: float
     difference: float
@@ -75,17 +75,19 @@ class GradientReport:
         return "\n".join(lines + (["", *self._table()] if self.evidence else []))
 
     def _table(self) -> list[str]:
-        """The rows that say most: those on the user's data, then where it fails."""
-        wrong = [row for row in self.evidence if not row.ok and row.data == "own data"]
-        rows = [row for row in self.evidence if row.data != "own data"][: _ROWS - min(len(wrong), 3)]
-        rows += wrong[: _ROWS - len(rows)]
-        entry = max(len(row.entry) for row in rows)
-        head = (
-            f"  {'data':<9} {'N':>4} {'w':>9} {'':<{entry}} {'yours':>12} {'autograd':>12} {'difference':>12}"
-        )
-        body = [
-            f"  {row.data:<9} {row.n:>4} {row.at:>9} {row.entry:<{entry}} {row.hand:>12.6g} "
-            f"{row.autograd:>12.6g} {row.difference:>12.6g}{'' if row.ok else '  ✗'}"
-            for row in rows
-        ]
+        """The first rows, and among them some that are wrong, at most 80 columns wide."""
+        first, rest = self.evidence[:_ROWS], self.evidence[_ROWS:]
+        missing = max(0, _WRONG - sum(not row.ok for row in first))
+        wrong = [row for row in rest if not row.ok][:missing]
+        rows = [*first[: _ROWS - len(wrong)], *wrong]
+        at = 10 if any(row.at for row in rows) else 0
+        entry = min(max(len(row.entry) for row in rows), 20 - at)
+        names = [row.entry if len(row.entry) <= entry else "…" + row.entry[1 - entry :] for row in rows]
+        columns = f"{'yours':>12} {'autograd':>12} {'difference':>12}"
+        head = f"  {'data':<9} {'N':>4}{'w' if at else '':>{at}} {'':<{entry}} {columns}"
+        body = []
+        for row, name in zip(rows, names, strict=True):
+            numbers = (f"{value:>12.6g}" for value in (row.hand, row.autograd, row.difference))
+            body.append(f"  {row.data:<9} {row.n:>4}{row.at:>{at}} {name:<{entry}} {' '.join(numbers)}")
+            body[-1] += "" if row.ok else "  ✗"
         return [head, *body]

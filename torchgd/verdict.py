@@ -19,9 +19,9 @@ _LOW_PRECISION = 5e-4  # below the ε of float16 and bfloat16, above that of flo
 _NAMED_FACTORS = {
     Factor(1.0, 1): "It is the sum over the samples where the mean is due: N times too large.",
     Factor(1.0, -1): "It is divided by N twice: a mean of a mean, or the share of one sample in a mean.",
-    Factor(2.0): "It is 2 times the right gradient: the derivative of the square brings one 2, not two.",
-    Factor(0.5): "It is half the right one: the 2 of the square is missing (it fits the loss ½ (w x − y)²).",
-    Factor(-1.0): "Its sign is turned: it has y − w x where w x − y is due, and descent would climb.",
+    Factor(2.0): "It is 2 times the right gradient: the derivative of a square brings one 2, not two.",
+    Factor(0.5): "It is half the right gradient: the 2 of the square is missing (it fits a loss with ½).",
+    Factor(-1.0): "Its sign is turned: target − prediction stands where prediction − target is due.",
     Factor(0.0): "It is always 0: no term reaches the answer.",
 }
 
@@ -86,7 +86,7 @@ def gather(probes: Sequence[Probe], answers: Sequence[Answer], reduction: str) -
     for n, result in several:
         if result.shape != ((n,) if each else ()):
             return Verdict(Cause.wrong_shape, _shape_message(n, tuple(result.shape)))
-    dtype, eps = _precision({answer.dtype for answer in answers}, [result for _, result in several])
+    dtype, eps = precision({answer.dtype for answer in answers}, [result for _, result in several])
     gathered = Answers(each, reduction, dtype, eps, probes[-1].n)
     limits = torch.finfo(dtype if dtype.is_floating_point else torch.float64)
     for probe, answer in calls:
@@ -125,7 +125,7 @@ def _shape_message(n: int, shape: tuple[int, ...]) -> str:
     return due
 
 
-def _precision(dtypes: set[torch.dtype | None], values: Sequence[Tensor]) -> tuple[torch.dtype, float]:
+def precision(dtypes: set[torch.dtype | None], values: Sequence[Tensor]) -> tuple[torch.dtype, float]:
     """The dtype in which the answers were computed: what fits float32 every time is no float64."""
     floating = [dtype for dtype in dtypes if dtype is not None and dtype.is_floating_point]
     if not floating:
@@ -152,16 +152,16 @@ def judge(f: GradientFunction, form: Form, answers: Answers, due: bool) -> Verdi
         cause = problem.cause if probe.data == YOUR_DATA else Cause.lucky
         message = f"It is right elsewhere, but at N = {probe.n} and w = {probe.w:.6g} it {problem.text}."
         return Verdict(cause, message)
+    summed = answers.reduction == "sum" and not answers.per_sample
     if all(point.answer is not None and not point.answer.any() for point in answers.points):
-        return _factor(Factor(0.0, int(answers.reduction == "sum")), answers) or _unknown(answers, right)
+        return factor_verdict(Factor(0.0, int(summed)), answers.n, answers.per_sample, summed)
     informative = [point for point in answers.points if not _is_zero(answers, point)]
     explanation = explain(informative, answers.per_sample, answers.eps)
     if explanation and explanation.mistake is not RIGHT:
         return _mistake(explanation, answers.n)
-    named = _factor(explanation.factor, answers) if explanation else None
-    return (
-        named or _constant(answers) or _lucky(answers, right) or _rough(answers) or _unknown(answers, right)
-    )
+    if explanation and explanation.factor != Factor(1.0, int(summed)):
+        return factor_verdict(explanation.factor, answers.n, answers.per_sample, summed)
+    return _constant(answers) or _lucky(answers, right) or _rough(answers) or _unknown(answers, right)
 
 
 def _repeats(f: GradientFunction, form: Form, answers: Answers) -> bool:
@@ -197,22 +197,21 @@ def _is_zero(answers: Answers, point: Point) -> bool:
     return close(value, torch.zeros_like(value), scale, point.probe.n, answers.eps)
 
 
-def _factor(factor: Factor, answers: Answers) -> Verdict | None:
-    """A multiple of the right gradient; None where the factor is 1, that is where the error is only small."""
-    summed = answers.reduction == "sum" and not answers.per_sample
-    factor = Factor(factor.k, factor.power - summed)
-    value, name = factor.value(answers.n), factor.name
-    if factor == Factor(1.0):
-        return None
+def factor_verdict(
+    factor: Factor, n: int, per_sample: bool, summed: bool = False, square: bool = True
+) -> Verdict:
+    """A multiple of the right gradient. ``summed``: the sum is due; ``square``: of a squared residual."""
+    factor = Factor(factor.k, factor.power - (summed and not per_sample))
+    value, name = factor.value(n), factor.name
     if factor.power and abs(value - 1) < 1e-9:
-        message = f"It is right at N = {answers.n} only: at other N it is {name} times the right gradient."
+        message = f"It is right at N = {n} only: at other N it is {name} times the right gradient."
         return Verdict(Cause.lucky, message, value, name)
     if summed and factor == Factor(1.0, -1):
         return Verdict(Cause.reduction, "It is the mean over the samples where the sum is due.", value, name)
-    here = f" ({value:.6g} times at N = {answers.n})" if factor.power else ""
+    here = f" ({value:.6g} times at N = {n})" if factor.power else ""
     message = f"It is {name} times the right gradient{here}, at every point tried."
-    cause = Cause.reduction if factor == Factor(1.0, 1) and not answers.per_sample else Cause.factor
-    return Verdict(cause, _NAMED_FACTORS.get(factor, message), value, name)
+    cause = Cause.reduction if factor == Factor(1.0, 1) and not per_sample else Cause.factor
+    return Verdict(cause, _NAMED_FACTORS.get(factor, message) if square else message, value, name)
 
 
 def _mistake(explanation: Explanation, n: int) -> Verdict:

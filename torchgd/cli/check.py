@@ -16,6 +16,8 @@ from torchgd.cli import options as opt
 from torchgd.cli.source import load_object
 from torchgd.errors import InputError
 
+_SAMPLES_OF_A_FUNCTION = 20  # each is moved once, for the differences
+
 TargetArgument = Annotated[
     str,
     typer.Argument(
@@ -52,6 +54,8 @@ def check(
 ) -> None:
     """Check a gradient that you wrote by hand, and name the mistake in it. This runs the code in FILE.py.
 
+    A torch.autograd.Function of (w, x, y) has its backward checked.
+
     Exit status 0: right; 1: wrong, or right only roughly; 2: it could not be checked.
     """
     if timeout is not None and not (math.isfinite(timeout) and timeout > 0):
@@ -74,10 +78,16 @@ def _examine(target: str, x: Any, y: Any, w: float, options: dict[str, Any]) -> 
     import torch
 
     from torchgd.check import check_gradient
+    from torchgd.function_check import check_function
 
     with redirect_stdout(sys.stderr):
         f = load_object(target)
-        report = check_gradient(f, torch.from_numpy(x), torch.from_numpy(y), w, **options)
+        inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
+        if isinstance(f, type) and issubclass(f, torch.autograd.Function):
+            some = slice(_SAMPLES_OF_A_FUNCTION)
+            report = check_function(f, torch.tensor(w), inputs[some], targets[some], seed=options["seed"])
+        else:
+            report = check_gradient(f, inputs, targets, w, **options)
     return str(report), report.as_dict()
 
 
