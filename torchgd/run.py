@@ -88,6 +88,7 @@ def run(
     name: str | None = None,
     resume: bool = False,
     override: Sequence[str] = (),
+    on_start: Callable[[], None] | None = None,
     on_epoch: Callable[[int], None] | None = None,
     group: Group = ALONE,
 ) -> Run:
@@ -99,11 +100,13 @@ def run(
         logdir, experiment, name: where to; the name is the method's if not given.
         resume: go on with the run of this name from its last checkpoint; a run that has ended is only read.
         override: the settings in which a resumed run may differ from what it was.
+        on_start: called once, when nothing that the input can be at fault for is left to go wrong.
         on_epoch: called now and then with the number of epochs done, for a progress bar.
         group: the processes that share the work; rank 0 writes.
 
     Raises:
-        InputError: the run's folder can't be written, or there is no such run to go on with.
+        InputError: the run's folder can't be written, there is no such run to go on with, or the cost is not
+            finite at the start; then nothing is written.
         Stopped: SIGINT or SIGTERM came; the run can be gone on with.
     """
     model = LinearModel(config.weight, device=data.inputs.device, dtype=data.inputs.dtype)
@@ -118,10 +121,15 @@ def run(
         raise InputError("--resume goes on in one process; leave out torchrun")
     if group.rank:  # rank 0 alone writes
         return Run(scan(model, data, optimizer, config.epochs, group=group), model, logdir)
+    batches = optimizer.batches(len(data))
+    moments = Moments.of(data.blocks())
+    largest = torch.finfo(data.inputs.dtype).max
+    if group.size == 1 and not moments.cost(config.weight) * moments.n <= largest:
+        raise InputError("the cost before the first update is not finite; check the data and the weight")
     if resume:
         folder = find_run(logdir, experiment, config.method, name)
     else:
-        folder = new_folder(logdir, experiment, name or config.method)
+        folder = new_folder(logdir, experiment, config.method if name is None else name)
     with writing(folder):
         past = past_of(folder, settings, override) if resume else None
         if past is not None:
@@ -131,7 +139,6 @@ def run(
                 return Run(past.history, model, folder, had_ended=True)
             settings = dict(past.settings)
         write_config(folder, settings)
-        batches = optimizer.batches(len(data))
         done = past.place.epoch if past else 0
         before = past.history if past else None
         updates = (int(before.end_update[-1]) if before else 0) + len(batches) * (config.epochs - done)
@@ -158,11 +165,13 @@ def run(
                     on_epoch(done)
                 check()
 
+            if on_start is not None:
+                on_start()
             outcome = _train(config, data, model, optimizer, past, on_progress, group)
             history = replace(log.history, status=outcome.status, reason=outcome.reason)
             title = f"{METHOD_NAMES[config.method]}, lr = {config.lr:.6g}"
             for tag, figure in (
-                ("parabola", parabola({config.method: history}, Moments.of(data.blocks()), title=title)),
+                ("parabola", parabola({config.method: history}, moments, title=title)),
                 ("cost", cost_curve({config.method: history}, title=title)),
             ):
                 log.picture(tag, *to_png(figure))

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(str(error))
     except _ClickException as error:
-        return _fail(_suggest(error.format_message()))
+        return _fail(_suggest(error.format_message().replace("Value error, ", "")))
     except (KeyboardInterrupt, typer.Abort):
         print("torchgd: interrupted", file=sys.stderr)
         return 130
@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print("torchgd: " + " ".join(message.split()), file=sys.stderr)
+    if message:  # it is empty where the help was printed instead
+        print("torchgd: " + " ".join(message.split()), file=sys.stderr)
     return 2
 
 

@@ -51,11 +51,16 @@ def train(
 
     with process_group() as group, terminal.silent(group.rank > 0):
         dataset = opt.read_data(data, x, y, dtype, device)
+        forecast: list[str] = []
         if rate is None:
             rate, why = auto_lr(dataset.x, dataset.y, epochs=epochs, **chosen)
-            terminal.say(why, to_stderr=as_json)
+            forecast.append(why)
         if len(dataset) <= MOST_CERTIFIED:
-            terminal.say(stability(dataset.x, dataset.y, rate, **chosen).verdict, to_stderr=as_json)
+            forecast.append(stability(dataset.x, dataset.y, rate, **chosen).verdict)
+
+        def announce() -> None:
+            for line in forecast:
+                terminal.say(line, to_stderr=as_json)
 
         config = Config(
             data=data,
@@ -81,6 +86,7 @@ def train(
                 name=name,
                 resume=resume,
                 override=override or (),
+                on_start=announce,
                 on_epoch=on_epoch,
                 group=group,
             )
