@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchgd import EpochMap, InputError, affine, compiled, epoch_map
+from torchgd import EpochMap, InputError, compiled, epoch_map, one_pass
 from torchgd.affine import epoch_map_of_blocks, prefix_maps
 
 
@@ -37,9 +37,9 @@ def paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     """With blocks of 8 samples a small epoch takes the paths of a large one."""
     threads = torch.get_num_threads()
     if request.param != "one block":
-        monkeypatch.setitem(affine._BLOCK, "cpu", 8)
+        monkeypatch.setitem(one_pass.BLOCK, "cpu", 8)
     if request.param == "two threads":
-        monkeypatch.setattr(affine, "_PARALLEL", 1)
+        monkeypatch.setattr(one_pass, "_PARALLEL", 1)
         torch.set_num_threads(2)
     yield
     assert torch.get_num_threads() == (2 if request.param == "two threads" else threads)
@@ -75,7 +75,7 @@ def test_blocks_make_no_difference(lengths: list[int], batch_size: int, gaps: li
     stops = [stop for stop in (sum(gaps[: i + 1]) for i in range(len(gaps))) if stop < len(weights)]
     blocks = zip(x.split(lengths), y.split(lengths), strict=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(affine._BLOCK, "cpu", block)
+        patch.setitem(one_pass.BLOCK, "cpu", block)
         prefixes = prefix_maps(blocks, 0.05, batch_size, torch.tensor(stops))
     assert [prefix(1.0) for prefix in prefixes] == near([weights[stop] for stop in stops] + weights[-1:])
 
@@ -220,8 +220,8 @@ def test_samples_of_zero_and_huge_samples() -> None:
 
 
 def _loaded(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    for begin in range(0, len(x), 1000):
-        yield x[begin : begin + 1000].clone(), y[begin : begin + 1000].clone()
+    for begin in range(0, len(x), 30):
+        yield x[begin : begin + 30].clone(), y[begin : begin + 30].clone()
 
 
 def test_a_stream_is_read_once_and_shuffled_epochs_compose() -> None:

@@ -133,7 +133,7 @@ def test_alone_it_is_a_group_of_one() -> None:
         assert group.compose(EpochMap(0.5, 1.0)) == EpochMap(0.5, 1.0)
         assert mean_over_ranks(mse_loss, group)(x, y) == mse_loss(x, y)
     assert epoch(1.0) == pytest.approx(epoch_map(x, y, 0.01, 3)(1.0), rel=1e-14)
-    assert moments == Moments.of([(x, y)])
+    assert moments.cost(-1.0) == pytest.approx(Moments.of([(x, y)]).cost(-1.0), rel=1e-14)
 
 
 @pytest.mark.parametrize(

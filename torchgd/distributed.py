@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from torchgd.affine import epoch_map_of_blocks
+from torchgd.affine import epoch_with_moments
 from torchgd.composition import EpochMap
 from torchgd.data import Dataset
 from torchgd.errors import InputError
@@ -105,15 +105,8 @@ def epoch_of_shards(
         InputError: as for :func:`torchgd.affine.epoch_map` and :meth:`Group.shard`.
     """
     begin, end = group.shard(len(data), batch_size)
-    own = Moments()
-
-    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
-        nonlocal own
-        for x, y in data.blocks(1 << 20, begin, end):
-            own = own.plus(x, y)
-            yield x, y
-
-    share = epoch_map_of_blocks(blocks(), lr, batch_size, compiled=compiled)
+    blocks = data.blocks(1 << 20, begin, end)
+    (share,), own = epoch_with_moments(blocks, lr, batch_size, compiled=compiled)
     moments = group.total(own)
     if batch_size < len(data) or group.size == 1:
         return group.compose(share), moments
