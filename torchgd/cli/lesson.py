@@ -44,7 +44,12 @@ def lesson(
     samples, targets = dataset
     at = 4.0 if predict is None else predict
     answer: dict[str, Any] = {"data": dataset.name, "samples": len(samples), "methods": {}}
-    terminal.say(f"{len(samples)} samples: {dataset.x_label} → {dataset.y_label}", to_stderr=as_json)
+    forecast = [f"{len(samples)} samples: {dataset.x_label} → {dataset.y_label}"]
+
+    def announce() -> None:
+        while forecast:
+            terminal.say(forecast.pop(0), to_stderr=as_json)
+
     for method in opt.Method:
         size = min(batch_size, len(samples)) if method is opt.Method.minibatch else None
         chosen = opt.sampling(method, size, order)
@@ -52,7 +57,7 @@ def lesson(
         method_lr = rate
         if method_lr is None:
             method_lr, why = auto_lr(samples, targets, epochs=epochs, **chosen)
-            terminal.say(f"{label}: {why}", to_stderr=as_json)
+            forecast.append(f"{label}: {why}")
         config = Config(
             data=data,
             x=x,
@@ -70,10 +75,11 @@ def lesson(
         config = with_engine(config, dataset)
         with terminal.progress(epochs, label) as on_epoch:
             done = run(
-                with_engine(config, dataset),
+                config,
                 dataset,
                 logdir=logdir,
                 experiment=experiment_name(dataset),
+                on_start=announce,
                 on_epoch=on_epoch,
             )
         seen = witness(config, samples, targets)
