@@ -2,19 +2,15 @@
 
 from collections.abc import Callable
 
+from torchgd.experiments import randomness, saddle, smoothing, tradeoff, zero_grad
 from torchgd.experiments.outcome import Outcome
-from torchgd.experiments.randomness import randomness
-from torchgd.experiments.saddle import saddle
-from torchgd.experiments.smoothing import smoothing
-from torchgd.experiments.tradeoff import tradeoff
-from torchgd.experiments.zero_grad import zero_grad
 
 EXPERIMENTS: dict[str, Callable[[int], Outcome]] = {
-    "randomness": randomness,
-    "tradeoff": tradeoff,
-    "smoothing": smoothing,
-    "saddle": saddle,
-    "zero-grad": zero_grad,
+    "randomness": randomness.run,
+    "tradeoff": tradeoff.run,
+    "smoothing": smoothing.run,
+    "saddle": saddle.run,
+    "zero-grad": zero_grad.run,
 }
 
 __all__ = ["EXPERIMENTS", "Outcome"]

@@ -65,7 +65,7 @@ KINDS = (
 )
 
 
-def randomness(seed: int) -> Outcome:
+def run(seed: int) -> Outcome:
     """Five runs on y = 2x, and the same five on y = 2, 5, 6."""
     x, exact = course()
     disturbed = torch.tensor([2.0, 5.0, 6.0], dtype=x.dtype)

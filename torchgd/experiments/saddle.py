@@ -113,7 +113,7 @@ def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
-def saddle(seed: int) -> Outcome:
+def run(seed: int) -> Outcome:
     """Gradient descent, and SGD from many seeds, from the saddle of each problem."""
     rows, runs, shares = list[dict[str, str | int | float]](), dict[str, list[History]](), dict[str, str]()
     for problem in problems():

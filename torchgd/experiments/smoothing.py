@@ -56,7 +56,7 @@ def slider_mean(costs: Tensor, slider: float) -> Tensor:
     return torch.stack(smoothed)
 
 
-def smoothing(seed: int) -> Outcome:
+def run(seed: int) -> Outcome:
     """The losses of SGD on Hubble's nebulae, drawn with replacement, smoothed both ways."""
     x, y = hubble()
     model = LinearModel(0.0, dtype=x.dtype)

@@ -131,7 +131,7 @@ class Law:
         return RATES[excess[first].argmin()].item()
 
 
-def tradeoff(seed: int) -> Outcome:
+def run(seed: int) -> Outcome:
     """Six batch sizes on 65,536 noisy samples, at the same learning rate and at the best one of each."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(SAMPLES, generator=generator, dtype=torch.float64)
@@ -163,7 +163,7 @@ def tradeoff(seed: int) -> Outcome:
 
 def _race(law: Law, size: int, lr: float, seconds: float, generator: torch.Generator) -> Race:
     """Run it over and over, for half as long again as it is expected to take."""
-    expected = law.expected_excess(torch.tensor([lr]).double(), size)
+    expected = law.expected_excess(torch.tensor([lr], dtype=law.x.dtype), size)
     updates = 5 + 3 * int((expected <= GOAL).int().argmax()) // 2
     histories = list[History]()
     for _ in range(1 if size == SAMPLES else REPEATS):
@@ -208,7 +208,7 @@ def _picture(same: Sequence[Race], best: Sequence[Race]) -> Figure:
             method = {1: "sgd", SAMPLES: "gd"}.get(race.size, "minibatch")
             alpha = 0.2 + 0.2 * number if method == "minibatch" else 1.0
             updates = torch.arange(1, race.excess.shape[1])
-            low, high = race.excess[:, 1:].quantile(torch.tensor([0.1, 0.9]).double(), dim=0)
+            low, high = race.excess[:, 1:].quantile(torch.tensor([0.1, 0.9], dtype=race.excess.dtype), dim=0)
             for panel, scale in zip(row, (1, race.size, race.seconds), strict=True):
                 steps, colour = updates * scale, METHOD_COLOURS[method]
                 panel.fill_between(steps, low, high, color=colour, alpha=0.1)
