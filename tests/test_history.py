@@ -1,0 +1,128 @@
+"""The record of a run, and the verdict drawn from it."""
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from torchgd import GradientDescent, History, LinearModel, StochasticGradientDescent, train
+from torchgd.history import judge
+
+
+def history(weights: list[float], dtype: torch.dtype = torch.float64, gradient: float = 1.0) -> History:
+    """A full-batch run through these weights."""
+    weight = torch.tensor(weights, dtype=dtype)
+    numbers = torch.arange(len(weights))
+    values = torch.full_like(weight[1:], gradient)
+    return History(
+        epoch=numbers,
+        end_update=numbers,
+        end_samples=numbers,
+        weight=weight,
+        cost=weight * weight,
+        update=numbers[1:],
+        samples_seen=numbers[1:],
+        update_weight=weight[1:],
+        gradient=values,
+        loss_before=values,
+        loss_after=values,
+    )
+
+
+def geometric(ratio: float, epochs: int, first: float = 1.0, end: float = 2.0) -> list[float]:
+    """Weights whose error shrinks or grows by a constant ratio, as in a fixed order."""
+    return [end - first * ratio**t for t in range(epochs + 1)]
+
+
+@given(
+    ratio=st.floats(-1.6, 1.6).filter(lambda r: 0.01 < abs(r) and abs(abs(r) - 1) > 0.02),
+    epochs=st.integers(10, 60),
+)
+def test_a_constant_ratio_is_judged_exactly(ratio: float, epochs: int) -> None:
+    status, _ = judge(history(geometric(ratio, epochs)), random_order=False)
+    if abs(ratio) > 1:
+        assert status == "diverged"
+        return
+    # the last step is |1 − r| |r|^(T − 1), and those to come are |r|, |r|², … times as long
+    left = abs(1 - ratio) * abs(ratio) ** epochs / (1 - abs(ratio))
+    assume(not 0.9 < left / 2e-9 < 1.1)  # 1e-9 of the weight, which is 2
+    assert status == ("converged" if left < 2e-9 else "finished")
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 100])
+def test_growth_needs_three_steps(epochs: int) -> None:
+    status, _ = judge(history(geometric(1.5, epochs)), random_order=False)
+    assert status == ("diverged" if epochs >= 3 else "finished")
+
+
+def test_growth_proves_nothing_in_a_random_order_or_with_momentum() -> None:
+    grown = history(geometric(1.5, 10))
+    assert judge(grown, random_order=True)[0] == "finished"
+    assert judge(grown, random_order=False, affine=False)[0] == "finished"
+    assert judge(history(geometric(1.5, 20)), random_order=True)[0] == "diverged"  # 1.5¹⁹ > 1000
+
+
+def test_the_reasons() -> None:
+    table = [
+        (geometric(2.0, 5), {}, "the weight's steps grow 2 times an epoch"),
+        (geometric(0.1, 30), {}, "the weight is within 1e-09 of where it settles"),
+        (geometric(0.5, 1), {}, "1 epochs done"),
+        (geometric(0.5, 4), {}, "4 epochs done, the last of which moved the weight by 0.0625"),
+        ([2.0] * 5, {"gradient": 0.0}, "the gradient is 0"),
+        ([2.0] * 5, {}, "the steps are too small to move the weight in torch.float64"),
+    ]
+    for weights, options, reason in table:
+        assert judge(history(weights, **options), random_order=False)[1] == reason  # type: ignore[arg-type]
+
+
+def test_float32_converges_at_its_own_precision() -> None:
+    weights = geometric(0.5, 20)  # 1e-6 is left
+    assert judge(history(weights, torch.float32), random_order=False)[0] == "converged"
+    assert judge(history(weights, torch.float64), random_order=False)[0] == "finished"
+
+
+def test_a_history_is_frozen_and_on_the_cpu(course_data: tuple[Tensor, Tensor]) -> None:
+    model = LinearModel(1.0, dtype=torch.float64)
+    record = train(model, *course_data, GradientDescent(model.parameters()), 3)
+    with pytest.raises(FrozenInstanceError):
+        record.status = "other"  # type: ignore[misc]
+    for name in ("epoch", "end_update", "end_samples", "update", "samples_seen"):
+        assert getattr(record, name).dtype == torch.int64
+    for name in ("weight", "cost", "update_weight", "gradient", "loss_before", "loss_after"):
+        assert getattr(record, name).dtype == torch.float64
+        assert not getattr(record, name).requires_grad
+
+
+def test_shapes_and_axes(course_data: tuple[Tensor, Tensor]) -> None:
+    """Row e stands before epoch e, row e + 1 after it; samples seen is the axis that methods share."""
+    for method, updates in ((GradientDescent, 1), (StochasticGradientDescent, 3)):
+        model = LinearModel(1.0, dtype=torch.float64)
+        record = train(model, *course_data, method(model.parameters()), 4)  # type: ignore[arg-type]
+        assert record.epoch.tolist() == [0, 1, 2, 3, 4]
+        assert record.end_update.tolist() == [updates * e for e in range(5)]
+        assert record.end_samples.tolist() == [3 * e for e in range(5)]
+        assert record.update.tolist() == list(range(1, 4 * updates + 1))
+        assert record.samples_seen.tolist() == [3 // updates * u for u in record.update.tolist()]
+        assert torch.equal(record.update_weight[updates - 1 :: updates], record.weight[1:])
+        assert record.weight[0].item() == 1.0
+
+
+def test_join_puts_parts_one_after_another() -> None:
+    whole = history([1.0, 1.5, 1.75, 1.875])
+    names = ["epoch", "end_update", "end_samples", "weight", "cost"]
+    points = ["update", "samples_seen", "update_weight", "gradient", "loss_before", "loss_after"]
+
+    def rows(start: int, stop: int) -> History:
+        cut = {name: getattr(whole, name)[start:stop] for name in names}
+        cut |= {name: getattr(whole, name)[max(start - 1, 0) : stop - 1] for name in points}
+        return replace(whole, **cut, reason=f"{start}")
+
+    for cuts in ([0, 4], [0, 1, 4], [0, 2, 3, 4]):
+        parts = [rows(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+        joined = History.join(parts)
+        for name in names + points:
+            assert torch.equal(getattr(joined, name), getattr(whole, name)), name
+        assert joined.reason == parts[-1].reason
