@@ -1,5 +1,6 @@
 """The record of a run, and the verdict drawn from it."""
 
+import itertools
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -38,7 +39,7 @@ def geometric(ratio: float, epochs: int, first: float = 1.0, end: float = 2.0) -
 
 
 @given(
-    ratio=st.floats(-1.6, 1.6).filter(lambda r: 0.01 < abs(r) and abs(abs(r) - 1) > 0.02),
+    ratio=st.floats(-1.6, 1.6).filter(lambda r: abs(r) > 0.01 and abs(abs(r) - 1) > 0.02),
     epochs=st.integers(10, 60),
 )
 def test_a_constant_ratio_is_judged_exactly(ratio: float, epochs: int) -> None:
@@ -75,7 +76,7 @@ def test_the_reasons() -> None:
         ([2.0] * 5, {}, "the steps are too small to move the weight in torch.float64"),
     ]
     for weights, options, reason in table:
-        assert judge(history(weights, **options), random_order=False)[1] == reason  # type: ignore[arg-type]
+        assert judge(history(weights, **options), random_order=False)[1] == reason
 
 
 def test_float32_converges_at_its_own_precision() -> None:
@@ -100,7 +101,7 @@ def test_shapes_and_axes(course_data: tuple[Tensor, Tensor]) -> None:
     """Row e stands before epoch e, row e + 1 after it; samples seen is the axis that methods share."""
     for method, updates in ((GradientDescent, 1), (StochasticGradientDescent, 3)):
         model = LinearModel(1.0, dtype=torch.float64)
-        record = train(model, *course_data, method(model.parameters()), 4)  # type: ignore[arg-type]
+        record = train(model, *course_data, method(model.parameters()), 4)
         assert record.epoch.tolist() == [0, 1, 2, 3, 4]
         assert record.end_update.tolist() == [updates * e for e in range(5)]
         assert record.end_samples.tolist() == [3 * e for e in range(5)]
@@ -121,7 +122,7 @@ def test_join_puts_parts_one_after_another() -> None:
         return replace(whole, **cut, reason=f"{start}")
 
     for cuts in ([0, 4], [0, 1, 4], [0, 2, 3, 4]):
-        parts = [rows(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+        parts = [rows(a, b) for a, b in itertools.pairwise(cuts)]
         joined = History.join(parts)
         for name in names + points:
             assert torch.equal(getattr(joined, name), getattr(whole, name)), name
