@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from torchgd.check import check_gradient
+from torchgd.data import hubble
 from torchgd.mistakes import Cause
 
 Function = Callable[[Any, Any, Any], Any]
@@ -655,6 +656,23 @@ def test_mistake_is_named(f: Function, cause: Cause, factor: float | None) -> No
     assert report.cause is cause, report
     assert report.factor == (None if factor is None else pytest.approx(factor, rel=1e-9)), report
     assert not report.ok
+
+
+OF_THIS_DATA_ONLY = {C.lucky, C.approximate}
+ELSEWHERE = [row for row in WRONG if row[1] not in OF_THIS_DATA_ONLY]
+
+
+@pytest.mark.parametrize(
+    ("f", "cause"), [row[:2] for row in ELSEWHERE], ids=[row[0].__name__ for row in ELSEWHERE]
+)
+def test_mistake_has_the_same_name_on_other_data(f: Function, cause: Cause) -> None:
+    """On nebulae, one of which fits exactly at w = 400, and on tiny and huge numbers."""
+    distance, velocity = hubble()
+    assert check_gradient(f, distance, velocity, 400.0).cause is cause
+    generator = torch.Generator().manual_seed(3)
+    for x_size, y_size in ((1e-7, 1e5), (1e6, 1e-4)):
+        x, y = torch.randn(2, 11, generator=generator, dtype=torch.float64)
+        assert check_gradient(f, x_size * x, y_size * y, y_size / x_size).cause is cause
 
 
 def test_every_cause_has_three_wrong_gradients() -> None:

@@ -155,7 +155,7 @@ def judge(f: GradientFunction, form: Form, answers: Answers, due: bool) -> Verdi
     summed = answers.reduction == "sum" and not answers.per_sample
     if all(point.answer is not None and not point.answer.any() for point in answers.points):
         return factor_verdict(Factor(0.0, int(summed)), answers.n, answers.per_sample, summed)
-    informative = [point for point in answers.points if not _is_zero(answers, point)]
+    informative = [point for point in answers.points if _tells(answers, point)]
     explanation = explain(informative, answers.per_sample, answers.eps)
     if explanation and explanation.mistake is not RIGHT:
         return _mistake(explanation, answers.n)
@@ -191,10 +191,14 @@ def _correct(answers: Answers, due: bool) -> Verdict:
     return Verdict(Cause.correct, f"It is right {kind}to the rounding of {dtype}, at {points}.")
 
 
-def _is_zero(answers: Answers, point: Point) -> bool:
-    """Whether the right answer is 0 to rounding: any multiple looks right there, and a sign is noise."""
-    value, scale = answers.target(point.probe)
-    return close(value, torch.zeros_like(value), scale, point.probe.n, answers.eps)
+def _tells(answers: Answers, point: Point) -> bool:
+    """Whether a point tells mistakes apart: at a residual of 0 any multiple is right, a sign is noise."""
+    right, scale = point.probe.right.abs(), point.probe.scale
+    value, size = answers.target(point.probe)
+    at_zero = (right <= answers.eps * 9 * scale) & (scale > 0)
+    return not bool(at_zero.any()) and not close(
+        value, torch.zeros_like(value), size, point.probe.n, answers.eps
+    )
 
 
 def factor_verdict(
@@ -241,7 +245,8 @@ def _constant(answers: Answers) -> Verdict | None:
 
 def _lucky(answers: Answers, right: Sequence[bool]) -> Verdict | None:
     judged = list(zip(answers.points, right, strict=True))
-    if not all(r for point, r in judged if point.probe.data == YOUR_DATA):
+    yours = [(point, r) for point, r in judged if point.probe.data == YOUR_DATA]
+    if not all(r for _, r in yours) or not any(bool(point.probe.right.any()) for point, _ in yours):
         return None
     wrong = ", ".join(str(count) for count in sorted({point.probe.n for point, r in judged if not r}))
     message = (
