@@ -327,7 +327,6 @@ def test_negative_epochs() -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("batch_size", [1, 7, 10**6])
 def test_on_cuda(batch_size: int) -> None:
     x, y = samples(100_000)

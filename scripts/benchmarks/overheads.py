@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from benchmarks import peers
-from benchmarks.measure import count, medians, number, samples, table
 from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
+from benchmarks import peers
+from benchmarks.measure import count, medians, number, samples, table
 from torchgd import GradientDescent, LinearModel, StochasticGradientDescent, train
 from torchgd.runlog import RunLog, new_folder
 
