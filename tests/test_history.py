@@ -67,16 +67,16 @@ def test_growth_proves_nothing_in_a_random_order_or_with_momentum() -> None:
 
 
 def test_the_reasons() -> None:
-    table = [
-        (geometric(2.0, 5), {}, "the weight's steps grow 2 times an epoch"),
-        (geometric(0.1, 30), {}, "the weight is within 1e-09 of where it settles"),
-        (geometric(0.5, 1), {}, "1 epochs done"),
-        (geometric(0.5, 4), {}, "4 epochs done, the last of which moved the weight by 0.0625"),
-        ([2.0] * 5, {"gradient": 0.0}, "the gradient is 0"),
-        ([2.0] * 5, {}, "the steps are too small to move the weight in torch.float64"),
+    table: list[tuple[list[float], float, str]] = [
+        (geometric(2.0, 5), 1.0, "the weight's steps grow 2 times an epoch"),
+        (geometric(0.1, 30), 1.0, "the weight is within 1e-09 of where it settles"),
+        (geometric(0.5, 1), 1.0, "1 epochs done"),
+        (geometric(0.5, 4), 1.0, "4 epochs done, the last of which moved the weight by 0.0625"),
+        ([2.0] * 5, 0.0, "the gradient is 0"),
+        ([2.0] * 5, 1.0, "the steps are too small to move the weight in torch.float64"),
     ]
-    for weights, options, reason in table:
-        assert judge(history(weights, **options), random_order=False)[1] == reason
+    for weights, gradient, reason in table:
+        assert judge(history(weights, gradient=gradient), random_order=False)[1] == reason
 
 
 def test_float32_converges_at_its_own_precision() -> None:

@@ -2,9 +2,6 @@
 
 import csv
 import itertools
-import json
-import os
-import stat
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +20,7 @@ from torchgd import (
     StochasticGradientDescent,
     train,
 )
-from torchgd.errors import InputError
-from torchgd.runlog import MOST_POINTS, RunLog, check_name, history_csv, new_folder, write_config, write_text
+from torchgd.runlog import MOST_POINTS, RunLog, history_csv, new_folder
 
 
 def trained(
@@ -237,92 +233,3 @@ def test_history_csv_is_the_history(
         assert [float(row[name]) for row in recorded] == getattr(history, name).tolist()
     for row in rows:
         assert bool(row["cost"]) == bool(row["epoch"])
-
-
-# Folders and names
-
-
-def test_a_new_run_never_enters_an_old_ones_folder(tmp_path: Path) -> None:
-    names = [new_folder(tmp_path, "course", "sgd") for _ in range(12)]
-    assert [path.name for path in names] == ["sgd", *(f"sgd-{i}" for i in range(2, 13))]
-    assert all(path.is_dir() for path in names)
-    assert new_folder(tmp_path, "hubble", "sgd") == tmp_path / "hubble" / "sgd"
-    names[3].rmdir()
-    assert new_folder(tmp_path, "course", "sgd").name == "sgd-4"
-    (tmp_path / "course" / "gd").write_text("a file of this name")
-    assert new_folder(tmp_path, "course", "gd").name == "gd-2"
-
-
-BAD_NAMES = [
-    ("a:b", "the name 'a:b' holds ':'; use letters, digits, '-', '_' and '.'"),
-    ("a/b", "the name 'a/b' holds '/'; use letters, digits, '-', '_' and '.'"),
-    ("a\\b", "the name 'a\\\\b' holds '\\\\'; use letters, digits, '-', '_' and '.'"),
-    ("what?", "the name 'what?' holds '?'; use letters, digits, '-', '_' and '.'"),
-    ("a*", "the name 'a*' holds '*'; use letters, digits, '-', '_' and '.'"),
-    ('a"', "the name 'a\"' holds '\"'; use letters, digits, '-', '_' and '.'"),
-    ("a|b", "the name 'a|b' holds '|'; use letters, digits, '-', '_' and '.'"),
-    ("<a>", "the name '<a>' holds '<'; use letters, digits, '-', '_' and '.'"),
-    ("a\nb", "the name 'a\\nb' holds '\\n'; use letters, digits, '-', '_' and '.'"),
-    ("a\x00b", "the name 'a\\x00b' holds '\\x00'; use letters, digits, '-', '_' and '.'"),
-    *(
-        (name, f"the name {name!r} is no folder name on every system; use e.g. 'sgd-1'")
-        for name in ("", ".", "..", " sgd", "sgd ", "sgd.", "con", "NUL", "com1", "aux.txt", "x" * 101)
-    ),
-]
-
-
-@pytest.mark.parametrize(("name", "message"), BAD_NAMES)
-def test_names_that_are_refused(name: str, message: str, tmp_path: Path) -> None:
-    for experiment, run in ((name, "sgd"), ("course", name)):
-        with pytest.raises(InputError) as error:
-            new_folder(tmp_path, experiment, run)
-        assert str(error.value) == message
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "name", ["sgd", "lr=0.01", "my run", "梯度下降", "a.b-c_d", "x" * 100, "console", "nullable"]
-)
-def test_names_that_are_taken(name: str, tmp_path: Path) -> None:
-    check_name(name)
-    assert new_folder(tmp_path, name, name).is_dir()
-
-
-def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("")
-    with pytest.raises(InputError) as error:
-        new_folder(file, "course", "sgd")
-    assert str(error.value) == f"{file}/course/sgd: cannot be made (Not a directory); give another --logdir"
-    with pytest.raises(InputError) as error:
-        new_folder(tmp_path, "file", "sgd")
-    assert str(error.value).startswith(f"{file}")
-    assert str(error.value).endswith("; give another --logdir")
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(InputError, match=r"cannot be made \(Permission denied\); give another --logdir"):
-        new_folder(tmp_path, "course", "sgd")
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "history.csv"
-    write_text(file, "old\n")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_text(file, "new, and much longer\n")
-    assert file.read_text() == "old\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
-
-
-def test_the_configuration(tmp_path: Path) -> None:
-    write_config(tmp_path, {"data": "数据.csv", "lr": 0.1, "batch_size": None})
-    text = (tmp_path / "config.json").read_text(encoding="utf-8")
-    assert json.loads(text) == {"data": "数据.csv", "lr": 0.1, "batch_size": None}
-    assert "数据" in text
