@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from lecture_programs import autograd, gradient_descent, mini_batch, stochastic
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 LECTURES = sorted(script.stem for script in SCRIPTS.glob("lecture*.py"))
@@ -50,49 +51,6 @@ def printed(folder: Path) -> Callable[[str], list[str]]:
 def names_of(script: str) -> dict[str, Any]:
     """The names that a script defines, without its main()."""
     return runpy.run_path(str(SCRIPTS / f"{script}.py"))
-
-
-# The programs of lecture 3 in plain Python, as the course shows them: the lines that they print.
-
-
-def gradient_descent() -> list[str]:
-    w = 1.0
-    lines = [f"Predict (before training) 4 {4 * w}"]
-    for epoch in range(100):
-        cost = grad = 0.0
-        for x, y in zip(X, Y, strict=True):
-            cost += (x * w - y) ** 2
-            grad += 2 * x * (x * w - y)
-        cost, grad = cost / len(X), grad / len(X)
-        w -= 0.01 * grad
-        lines.append(f"Epoch: {epoch} w= {w} loss= {cost}")
-    return [*lines, f"Predict (after training) 4 {4 * w}"]
-
-
-def stochastic() -> list[str]:
-    w = 1.0
-    lines = [f"Predict (before training) 4 {4 * w}"]
-    for epoch in range(100):
-        for x, y in zip(X, Y, strict=True):
-            grad = 2 * x * (x * w - y)
-            w = w - 0.01 * grad
-            lines.append(f"\tgrad: {x} {y} {grad}")
-            loss = (x * w - y) ** 2
-        lines.append(f"progress: {epoch} w= {w} loss= {loss}")
-    return [*lines, f"Predict (after training) 4 {4 * w}"]
-
-
-def mini_batch() -> list[str]:
-    w = 1.0
-    lines = [f"Predict (before training) 4 {4 * w}"]
-    for epoch in range(100):
-        for xs, ys in ((X[:2], Y[:2]), (X[2:], Y[2:])):
-            grad = sum(2 * x * (x * w - y) for x, y in zip(xs, ys, strict=True)) / len(xs)
-            w = w - 0.01 * grad
-            lines.append(f"\tgrad: {xs} {ys} {grad}")
-            loss = sum((x * w - y) ** 2 for x, y in zip(xs, ys, strict=True)) / len(xs)
-        lines.append(f"progress: {epoch} w= {w} loss= {loss}")
-    return [*lines, f"Predict (after training) 4 {4 * w}"]
 
 
 def assert_same_lines(lines: list[str], program: list[str]) -> None:
@@ -215,18 +173,7 @@ def test_lecture_3_line_for_line(
 
 
 def test_lecture_4_line_for_line_in_float32(printed: Callable[[str], list[str]]) -> None:
-    w = torch.tensor([1.0], requires_grad=True)  # the program of the lecture
-    program = [f"predict (before training) 4 {(4 * w).item()}"]
-    for epoch in range(100):
-        for x, y in zip(X, Y, strict=True):
-            loss = (x * w - y) ** 2
-            loss.backward()
-            assert w.grad is not None
-            program.append(f"\tgrad: {x} {y} {w.grad.item()}")
-            w.data = w.data - 0.01 * w.grad.data
-            w.grad.data.zero_()
-        program.append(f"progress: {epoch} {loss.item()}")
-    program.append(f"predict (after training) 4 {(4 * w).item()}")
+    program = autograd()
     lines = printed("lecture4_autograd")
     assert lines[4] == "progress: 0 7.315943717956543"
     # 0.01·g is rounded to float32 in the lecture's program and not in w.add_(g, alpha): 2⁻²³ near w = 2
@@ -302,8 +249,9 @@ def test_lecture_5_homework_gives_each_optimizer_as_many_gradients() -> None:
     script = names_of("lecture5_optimizers")
     names = {"Adagrad", "Adam", "Adamax", "ASGD", "LBFGS", "RMSprop", "Rprop", "SGD"}
     assert set(script["OPTIMIZERS"]) == names | {"GradientDescent"}
-    losses = {name: script["fit"](optimizer, 60) for name, optimizer in script["OPTIMIZERS"].items()}
-    assert {len(of_optimizer) for of_optimizer in losses.values()} == {60}
+    for count in (1, 7, 60):
+        losses = {name: script["fit"](optimizer, count) for name, optimizer in script["OPTIMIZERS"].items()}
+        assert {len(of_optimizer) for of_optimizer in losses.values()} == {count}
     assert len({of_optimizer[0] for of_optimizer in losses.values()}) == 1  # the same start
     assert losses["SGD"] == losses["GradientDescent"]
     assert losses["LBFGS"][-1] < 1e-9 < losses["SGD"][-1] < losses["Adagrad"][-1]
