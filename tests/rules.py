@@ -77,7 +77,7 @@ def centred(factored: bool) -> Update:
 
 def changes_its_mind(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
     state["step"] = state.get("step", 0) + 1
-    p.sub_((0.1 if state["step"] < 120 else 0.1 + 1e-7) * g)
+    p.sub_((0.1 if state["step"] < 30 else 0.1 + 1e-7) * g)
 
 
 def textbook_adam(p: Tensor, g: Tensor, state: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ OTHER_RULE: dict[str, tuple[Factory, Factory]] = {
     "AdamW": (partial(Adam, weight_decay=1e-5), partial(AdamW, weight_decay=1e-5)),
     "lr in float32": (partial(SGD, lr=0.1), partial(SGD, lr=torch.tensor(0.1).item())),
     "gradients in float32": (partial(SGD, lr=0.1), rule(lambda p, g, s: p.sub_(0.1 * g.float()))),
-    "1e-6 off from step 120": (partial(SGD, lr=0.1), rule(changes_its_mind)),
+    "1e-6 off from step 30": (partial(SGD, lr=0.1), rule(changes_its_mind)),
     "stands still": (partial(SGD, lr=0.1), rule(lambda p, g, s: None)),
     "not a number": (partial(SGD, lr=0.1), rule(lambda p, g, s: p.mul_(math.nan))),
 }

@@ -40,20 +40,22 @@ def test_another_rounding_is_no_other_rule(
     network: nn.Module, points: Data, name: str, dtype: torch.dtype
 ) -> None:
     x, y = (value.to(dtype) for value in points)
-    found = compare_optimizers(*SAME_RULE[name], network.to(dtype), x, y, steps=150)
+    found = compare_optimizers(
+        *SAME_RULE[name], network.to(dtype), x, y, steps=150 if dtype is torch.float64 else 40
+    )
     assert found.verdict is not Verdict.different, str(found)
 
 
 @pytest.mark.parametrize("name", sorted(set(SAME_RULE) - {"fused Adam", "fused SGD"}))
 def test_the_reordered_rules_do_round_differently(network: nn.Module, points: Data, name: str) -> None:
-    found = compare_optimizers(*SAME_RULE[name], network, *points, steps=150)
+    found = compare_optimizers(*SAME_RULE[name], network, *points, steps=40)
     assert found.first is not None
     assert float(found.ulps.max()) >= 1
 
 
 @pytest.mark.parametrize("name", OTHER_RULE)
 def test_another_rule_is_no_rounding(network: nn.Module, points: Data, name: str) -> None:
-    found = compare_optimizers(*OTHER_RULE[name], network, *points, steps=150)
+    found = compare_optimizers(*OTHER_RULE[name], network, *points, steps=40)
     assert found.verdict is Verdict.different, str(found)
 
 
@@ -64,7 +66,7 @@ def test_low_precision_does_not_hide_another_rule(
 ) -> None:
     """In few digits the two may have the same bits; where they have not, the verdict is the true one."""
     x, y = (value.to(dtype) for value in points)
-    found = compare_optimizers(*OTHER_RULE[name], network.to(dtype), x, y, steps=150)
+    found = compare_optimizers(*OTHER_RULE[name], network.to(dtype), x, y, steps=40)
     assert found.verdict is (Verdict.equal if found.first is None else Verdict.different)
 
 
