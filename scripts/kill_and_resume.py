@@ -81,7 +81,10 @@ def ended(child: int, *, within: float) -> bool:
 
 def difference(one: Path, other: Path) -> str | None:
     """What differs first between two runs' folders, or None."""
-    names = [sorted("events" if "tfevents" in p.name else p.name for p in f.iterdir()) for f in (one, other)]
+    names = [  # an older event file is left empty
+        sorted("events" if "tfevents" in p.name else p.name for p in folder.iterdir() if p.stat().st_size)
+        for folder in (one, other)
+    ]
     if names[0] != names[1]:
         return f"files: {names[0]} and {names[1]}"
     for name in ("config.json", "history.csv", "parabola.png", "cost.png"):
@@ -127,6 +130,7 @@ def kill_and_resume(kills: int, seed: int, only: str) -> bool:
     """Print a row for each kind of run; whether all were the same."""
     chance = random.Random(seed)
     kinds = [kind for kind in RUNS if only in kind]
+    kinds = sorted(chance.sample(kinds, min(kills, len(kinds))), key=kinds.index)
     same = True
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data.csv")

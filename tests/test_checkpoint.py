@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -249,31 +250,38 @@ def test_a_failure_to_write_leaves_the_old_one_whole(
     assert [path.name for path in whole.parent.iterdir()] == [whole.name]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    folder = tmp_path / "small"
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """Mount a file system of this size; yields a function that changes its options."""
+
+    def mount(options: str) -> None:
+        subprocess.run(
+            ["mount", "-o", options, *what, str(folder)], check=True, capture_output=True, timeout=10
+        )
+
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    what = ["-t", "tmpfs", "tmpfs"]
     try:
-        mounted = subprocess.run(command, capture_output=True, timeout=10).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
+        mount(f"size={size}")
+    except (OSError, subprocess.SubprocessError):
         pytest.skip("this process may not mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True, timeout=10)
+    what = []
+    try:
+        yield lambda options: mount(f"remount,{options}")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, timeout=10)
 
 
-def test_a_full_disk_leaves_the_old_one_whole(small_disk: Path) -> None:
-    path = small_disk / "checkpoint.pt"
-    kept, _ = kept_at(path, "shuffled", 1)
-    before = path.read_bytes()
-    with pytest.raises(OSError, match="No space left"):
-        save(path, replace(kept, model={"weight": torch.ones(100_000)}))
-    assert path.read_bytes() == before
-    assert [entry.name for entry in small_disk.iterdir()] == [path.name]
-    assert_same(load(path).history, kept.history)
+def test_a_full_disk_leaves_the_old_one_whole(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k"):
+        path = tmp_path / "disk" / "checkpoint.pt"
+        kept, _ = kept_at(path, "shuffled", 1)
+        before = path.read_bytes()
+        with pytest.raises(OSError, match="No space left"):
+            save(path, replace(kept, model={"weight": torch.ones(100_000)}))
+        assert path.read_bytes() == before
+        assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+        assert_same(load(path).history, kept.history)
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ not one in a thread of the writer's own.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -18,8 +19,9 @@ class EventFile:
     """The one event file of a run.
 
     It is made under a name that TensorBoard does not read. :meth:`publish` gives it its name, which sorts
-    after those of the older files, and takes those away. It begins with a session's start: a TensorBoard
-    that has read the older files drops what they held, and so shows one curve.
+    after those of the older files, and empties those. It begins with a session's start: a TensorBoard that
+    has read an older file drops what it held, and so shows one curve. An older file is taken away by the
+    next publish only, since a TensorBoard that looks on needs it to get from its end to the new file.
 
     Raises:
         OSError: the disk is full, or the folder can't be written; so do the methods.
@@ -48,7 +50,10 @@ class EventFile:
         self._file = self._path.open("ab")  # again: Windows renames no open file
         self._records = RecordWriter(self._file)
         for path in older:
-            path.unlink()
+            if path.stat().st_size:
+                os.truncate(path, 0)
+            else:
+                path.unlink()
 
     def flush(self) -> None:
         """Let a reader see all that was added."""

@@ -113,11 +113,16 @@ class RunLog:
         self._parts: list[History] = []
         self._events = EventFile(folder)
         experiment, start, self._end = hparams(dict(hyperparameters), {"epoch/cost": 0.0})
-        for summary in (experiment, start):
-            self._events.add(0, summary)
-        if past is not None:
-            self.write(past)
-        self._events.publish()
+        try:
+            for summary in (experiment, start):
+                self._events.add(0, summary)
+            if past is not None:
+                self.write(past)
+            self._events.publish()
+        except BaseException:
+            with suppress(OSError):
+                self._events.close()
+            raise
 
     def __enter__(self) -> RunLog:
         return self
