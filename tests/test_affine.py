@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Iterator
 from decimal import Decimal, localcontext
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -161,6 +162,33 @@ def test_the_error_is_no_larger_than_a_few_times_the_loops(dtype: torch.dtype, l
     own = abs(Decimal(w.item()) - exact)
     rounding = Decimal(torch.finfo(dtype).eps) * abs(exact)  # of a loop that was lucky
     assert abs(Decimal(epoch_map(x, y, lr)(1.0)) - exact) <= 3 * max(own, rounding)
+
+
+@pytest.mark.parametrize("lr", [1e-9, 0.01, 0.3])
+@pytest.mark.parametrize("unit", [1e-6, 1.0])
+@pytest.mark.parametrize("batch_size", [1, 8, 500])
+def test_the_solution_may_be_far_away(unit: float, lr: float, batch_size: int) -> None:
+    x, y = samples(500)
+    weights = loop(unit * x, y, lr, batch_size)
+    assert [epoch_map(unit * x, y, lr, batch_size)(1.0)] == near(weights[-1:])
+
+
+@given(
+    st.lists(st.tuples(st.floats(-2, 2), st.floats(-10, 10)), min_size=1, max_size=12),
+    st.floats(1e-6, 2),
+    st.floats(-10, 10),
+)
+def test_any_learning_rate(points: list[tuple[float, float]], lr: float, w: float) -> None:
+    x, y = torch.tensor(points, dtype=torch.float64).unbind(1)
+    exact, growth, reach = Fraction(w), 1.0, abs(w) + 1
+    for a, b in points:
+        exact -= 2 * Fraction(lr) * Fraction(a) * (Fraction(a) * exact - Fraction(b))
+        growth *= max(1.0, abs(1 - 2 * lr * a * a))
+        reach += abs(2 * lr * a * b)
+    epoch = epoch_map(x, y, lr)
+    # An update rounds numbers of at most growth · (reach + |centre|) a few times; growth counts what follows.
+    bound = 8 * len(points) * sys.float_info.epsilon * growth * (reach + abs(epoch.center))
+    assert abs(epoch(w) - float(exact)) <= bound
 
 
 def test_a_scale_that_underflows_is_harmless() -> None:

@@ -9,10 +9,10 @@ and so is that of a batch, with means of x² and x y. Affine maps compose to aff
 each of which needs the result of the one before, is *one* map, found by a tree of pairs in parallel;
 without shuffling the same map serves every epoch.
 
-The maps here are kept about a centre c, w ↦ c + scale·(w − c) + drift, with c the least-squares weight
-of the first samples: the updates then add x (y − c x), which is small, or zero where the data has no
-noise, so that nothing cancels when factors a are large on the way. All sums and products are float64,
-whatever the dtype of the data.
+The maps are kept about a centre c, w ↦ c + scale·(w − c) + drift. It is 0, unless steps overshoot
+(2 lr x² > 1): then it is the least-squares weight of the first samples, and the updates add x (y − c x),
+which is small, or zero where the data has no noise, so that nothing cancels where factors |a| > 1 grow.
+All sums and products are float64, whatever the dtype of the data.
 
 Source: G. E. Blelloch, Prefix sums and their applications, CMU-CS-90-190 (1990).
 """

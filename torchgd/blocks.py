@@ -32,6 +32,8 @@ def checked(blocks: Iterable[Block]) -> Iterator[Block]:
         if kind != (x.dtype, x.device):
             kinds = f"dtype {x.dtype} on {x.device}, but {kind[0]} on {kind[1]} before"
             raise InputError(f"{where} {kinds}; convert all blocks to one")
+        if x.device.type == "mps":  # which has no float64
+            x, y = x.cpu(), y.cpu()
         yield x.detach(), y.detach()
     if kind is None:
         raise InputError("there are no samples; give at least one")
@@ -46,9 +48,14 @@ def refuse_non_finite(x: Tensor, y: Tensor, first: int) -> None:
         raise InputError(f"{sample}; mend it or leave it out")
 
 
-def least_squares(x: Tensor, y: Tensor) -> float:
-    """The least-squares weight of up to 8191 samples, or 0 where it explains less than half of y²."""
+def first_look(x: Tensor, y: Tensor) -> tuple[float, float, float]:
+    """Of up to 8191 samples, too few for threads: the least-squares weight, and the largest and the mean x².
+
+    The weight is 0 where it explains less than half of y².
+    """
     every = max(1, len(x) // 4096)
     x, y = x[::every].double(), y[::every].double()
-    xx, xy, yy = (x * x).sum().item(), (x * y).sum().item(), (y * y).sum().item()  # too few for threads
-    return xy / xx if 0 < xx * yy <= 2 * xy * xy < math.inf else 0.0
+    squares = x * x
+    xx, xy, yy = squares.sum().item(), (x * y).sum().item(), (y * y).sum().item()
+    weight = xy / xx if 0 < xx * yy <= 2 * xy * xy < math.inf else 0.0
+    return weight, squares.max().item(), xx / len(x)

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from torchgd.blocks import Block, checked, least_squares, refuse_non_finite
+from torchgd.blocks import Block, checked, first_look, refuse_non_finite
 from torchgd.compiled import BLOCK as COMPILED_BLOCK
 from torchgd.compiled import ChunkMaps, chunk_maps
 from torchgd.composition import EpochMap, Tree, number_or_inf, times
@@ -23,7 +23,7 @@ Sums = tuple[float, float, float]
 
 _WORTH_COMPILING = 1 << 32  # samples: the compiled pass saves about 1 ns on each and costs 4 to 8 s
 BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}  # samples composed at once: what fits a cache, what fills a GPU
-_PARALLEL = 1 << 15  # samples of a first block from which on threads are worth starting
+_PARALLEL = 1 << 17  # samples of the first block from which on threads are worth starting
 
 
 class OnePass:
@@ -51,6 +51,7 @@ class OnePass:
         self.map = EpochMap()
         self.maps: list[EpochMap] = []
         self.samples = self.updates = 0
+        self.least_squares = 0.0
         self.open = 0  # samples of the open batch, and their Σ x² and Σ x (y − c x):
         self.sums = (0.0, 0.0)
         self.trees: dict[int, Tree] = {}  # one a thread
@@ -68,7 +69,9 @@ class OnePass:
     def _read(self, x: Tensor, y: Tensor) -> None:
         """Compose the updates of a block."""
         if self.samples == 0:
-            self.map = EpochMap(center=least_squares(x, y))
+            self.least_squares, largest, mean = first_look(x, y)
+            strength = 2 * self.lr * (largest if self.batch_size == 1 else mean)
+            self.map = EpochMap(center=self.least_squares if strength > 1 else 0.0)
             self._move([self.map] * len(self._ends(0)))
             if x.device.type == "cpu" and torch.get_num_threads() > 1 and len(x) >= _PARALLEL:
                 self.workers = Workers(parallel=True)
@@ -101,20 +104,17 @@ class OnePass:
             count = min(room, size - self.open)
             self._collect(x[:count], y[:count])
         if self.with_moments:
-            self.workers.do(partial(self._sums, x[:count], y[:count]), partial(self._add_to_moments, count))
+            sums = partial(_sums, x[:count], y[:count], self.least_squares)
+            self.workers.do(sums, partial(self._add_to_moments, count))
         self.samples += count
         return count
-
-    def _sums(self, x: Tensor, y: Tensor) -> Sums:
-        """Σ x², Σ x z and Σ z² with z = y − c x."""
-        x, y = x.double(), y.double()
-        z = torch.sub(y, x, alpha=self.map.center)
-        return torch.dot(x, x).item(), torch.dot(x, z).item(), torch.dot(z, z).item()
 
     def _add_to_moments(self, n: int, sums: Sums) -> None:
         """Of all samples so far."""
         so_far, (xx, xz, zz) = self.moments, sums
-        self.moments = Moments(so_far.n + n, self.map.center, so_far.xx + xx, so_far.xz + xz, so_far.zz + zz)
+        self.moments = Moments(
+            so_far.n + n, self.least_squares, so_far.xx + xx, so_far.xz + xz, so_far.zz + zz
+        )
 
     def _compose(self, x: Tensor, y: Tensor) -> None:
         """Compose whole batches, by the tree; where it overflows, the epoch need not: one after another."""
@@ -188,7 +188,7 @@ class OnePass:
             if full:
                 self._close(samples, ends)
 
-        self.workers.do(partial(self._sums, x, y), take)
+        self.workers.do(partial(_sums, x, y, self.map.center), take)
 
     def _close(self, samples: int, ends: list[int]) -> None:
         """Compose the update of the open batch."""
@@ -221,3 +221,10 @@ class OnePass:
         """Keep the maps at the stops; the last is the map so far."""
         *at_stops, self.map = maps
         self.maps += at_stops
+
+
+def _sums(x: Tensor, y: Tensor, center: float) -> Sums:
+    """Σ x², Σ x z and Σ z² with z = y − c x."""
+    x, y = x.double(), y.double()
+    z = torch.sub(y, x, alpha=center)
+    return torch.dot(x, x).item(), torch.dot(x, z).item(), torch.dot(z, z).item()
