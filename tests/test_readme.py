@@ -1,0 +1,63 @@
+"""The READMEs are run: what they print is what they say, and both give the same commands."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+READMES = ("README.md", "README.zh-CN.md")
+
+
+def blocks(readme: str, language: str) -> list[str]:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("readme", READMES)
+@pytest.mark.parametrize("number", range(len(blocks(READMES[0], "python"))))
+def test_every_python_block_prints_what_its_comments_say(
+    readme: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = blocks(readme, "python")[number]
+    expected = re.findall(r"^print\(.*\)\s+# (.*)$", code, flags=re.MULTILINE)
+    assert expected, "a block that prints nothing shows nothing"
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, readme, "exec"), {"__name__": "__main__"})
+    assert printed.getvalue().splitlines() == expected
+
+
+def test_both_readmes_run_the_same_code() -> None:
+    def without_prose(code: str) -> list[str]:
+        """The statements and printed values; comments on other lines are prose in the reader's language."""
+        return [
+            line.rstrip() if line.startswith("print(") else line.split("  #")[0].rstrip()
+            for line in code.splitlines()
+        ]
+
+    for language in ("python", "sh"):
+        english, chinese = (list(map(without_prose, blocks(readme, language))) for readme in READMES)
+        assert english == chinese
+        assert english
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_first_thirty_lines_hold_what_a_newcomer_needs(readme: str) -> None:
+    head = "\n".join((ROOT / readme).read_text(encoding="utf-8").splitlines()[:30])
+    for part in ("C(w) = ", "torchgd lesson", "pytest", "import torch", "scripts/pictures/"):
+        assert part in head
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_every_picture_and_file_that_a_readme_names_exists(readme: str) -> None:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert targets
+    for target in targets:
+        assert (ROOT / target).is_file(), target
