@@ -68,6 +68,17 @@ def climb(config: Config, x: Tensor, y: Tensor) -> list[Rung]:
     Args:
         config: of every rung alike; its gradient is not read.
         x, y: the data, shape (n,), on its device and in its dtype.
+
+    Raises:
+        InputError: the batch size or the learning rate is out of its range.
+
+    Example:
+        >>> from torchgd import course
+        >>> sgd = {"method": "sgd", "lr": 0.01, "batch_size": None, "order": "sequential", "seed": 0}
+        >>> files = {"data": "course", "x": None, "y": None, "device": "cpu", "dtype": "float64"}
+        >>> config = Config(**sgd, **files, epochs=1, weight=1.0, gradient="hand", engine="loop")
+        >>> [f"{rung.history.weight[-1]:.6f}" for rung in climb(config, *course())]
+        ['1.260688', '1.260688', '1.260688', '1.260688', '1.260688']
     """
     rungs, torchs = list[Rung](), set[str]()
     for lecture, part, replaced in LADDER:
