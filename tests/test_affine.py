@@ -263,6 +263,19 @@ def test_a_stream_is_read_once_and_shuffled_epochs_compose() -> None:
     assert composed(1.0) == pytest.approx(w, rel=1e-12)
 
 
+@pytest.mark.usefixtures("paths")
+@pytest.mark.parametrize("batch_size", [1, 5, 1000])
+def test_the_moments_of_the_same_pass(batch_size: int) -> None:
+    x, y = samples(100)
+    maps, moments = epoch_with_moments(_loaded(x, y), 0.01, batch_size)
+    assert maps[-1](1.0) == pytest.approx(epoch_map(x, y, 0.01, batch_size)(1.0), rel=1e-14)
+    assert moments.n == 100
+    for w in (-1.0, 3.0):  # the sums round a hundred times at most
+        residual = w * x - y
+        assert moments.cost(w) == pytest.approx(torch.mean(residual**2).item(), rel=1e-13)
+        assert moments.gradient(w) == pytest.approx(torch.mean(2 * x * residual).item(), rel=1e-12)
+
+
 def test_strides_gradients_and_other_dtypes() -> None:
     x, y = samples(300)
     expected = epoch_map(x, y, 0.01)(1.0)
