@@ -97,7 +97,8 @@ class FixedOrder:
 
     def log_factor(self, lr: float) -> float:
         """log|scale|."""
-        return torch.log(torch.abs(1 - lr * self.h)).sum().item()
+        step = lr * self.h  # however small: 1 − 1e-20 is 1, but log1p(−1e-20) is not 0
+        return torch.where(step < 1, torch.log1p(-step), torch.log((1 - step).abs())).sum().item()
 
     def factor(self, lr: float) -> float:
         odd = int((lr * self.h > 1).sum()) % 2

@@ -48,6 +48,9 @@ def epoch_of(
             raise InputError(f"{name}[{at}] is {values[at].item()}; mend or leave out that sample")
     if not x.any():
         raise InputError("x is 0 everywhere; no weight can be learnt from it, give samples with x ≠ 0")
+    largest = x.abs().max().item()
+    if not 1e-150 < largest < 1e150:  # curvatures and learning rates are of the size of x² and 1/x²
+        raise InputError(f"the largest |x| is {largest:g}, its square is out of range; use another unit")
     size = Batches(len(x), {"gd": len(x), "sgd": 1}.get(method, batch_size or 0)).batch_size
     updates = Updates.of(x, y, size, loss)
     if method == "gd" or order == "sequential" or (order == "shuffled" and size == len(x)):
