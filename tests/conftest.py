@@ -1,5 +1,6 @@
 """Every test starts from the same seed and the same default dtype."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,7 +8,15 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
+# Small tensors in many threads wait for one another; the processes that tests start inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 settings.register_profile("torchgd", deadline=None, derandomize=True, print_blob=True)
+# pytest --hypothesis-profile=thorough tests/test_data_hostile.py
+settings.register_profile(
+    "thorough", parent=settings.get_profile("torchgd"), derandomize=False, max_examples=1500
+)
 settings.load_profile("torchgd")
 
 
@@ -35,7 +44,7 @@ def course_data() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def noisy_data() -> tuple[Tensor, Tensor]:
-    """Seven samples that no line through the origin fits; 7 is prime, so every batch size above 1 leaves a rest."""
+    """Seven samples on no line; 7 is prime, so every batch size above 1 leaves a rest."""
     generator = torch.Generator().manual_seed(7)
     x = torch.randn(7, generator=generator, dtype=torch.float64)
     return x, 3 * x + torch.randn(7, generator=generator, dtype=torch.float64)

@@ -75,7 +75,7 @@ def judge(history: History, *, random_order: bool, affine: bool = True) -> tuple
     For a loss that is quadratic in w, an epoch in a fixed order is one affine map, so the steps from
     epoch to epoch grow or shrink by a constant ratio r: what is left is |step| · r / (1 − r), and
     r > 1 proves divergence. In a random order the ratio is noisy, so only a growth by 1000 is taken for one.
-    Where an epoch is not ``affine``, with momentum for one, steps may well grow for a while: nothing is proved.
+    Where an epoch is not ``affine``, with momentum for one, steps may grow for a while: nothing is proved.
     """
     rows = history.weight.reshape(len(history.weight), -1)
     epochs = len(rows) - 1
