@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchgd import EpochMap, InputError, compiled, epoch_map, one_pass
-from torchgd.affine import epoch_map_of_blocks, prefix_maps
+from torchgd.affine import epoch_map_of_blocks, epoch_with_moments, prefix_maps
 
 
 def loop(x: Tensor, y: Tensor, lr: float, batch_size: int = 1, w: float = 1.0) -> list[float]:
