@@ -27,6 +27,7 @@ from torchgd.errors import InputError
 from torchgd.eventfile import EventFile
 from torchgd.history import History
 
+SCHEMA = 1  # of config.json: a field keeps its name and meaning as long as this stays
 MOST_POINTS = 1000  # TensorBoard shows no more of a curve
 _FORBIDDEN = '<>:"/\\|?*'  # in the name of a file on Windows
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
@@ -214,7 +215,9 @@ def write_runs(
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write config.json: all that is needed to repeat the run."""
-    write_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_text(
+        folder / "config.json", json.dumps({"schema": SCHEMA, **config}, indent=2, ensure_ascii=False) + "\n"
+    )
 
 
 def history_csv(history: History) -> str:

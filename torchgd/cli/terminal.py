@@ -15,6 +15,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+SCHEMA = 1  # of the JSON that commands print: a field keeps its name and meaning as long as this stays
+
 
 def say(text: str = "", *, to_stderr: bool = False) -> None:
     """Print text as it is: no markup, no colour, wrapped at the terminal's width only where it is one."""
@@ -43,7 +45,7 @@ def facts(rows: dict[str, object]) -> None:
 
 def print_json(answer: dict[str, Any]) -> None:
     """Print exactly one JSON object; NaN and infinities become null, as JSON has none."""
-    print(json.dumps(_finite(answer), ensure_ascii=False, allow_nan=False))
+    print(json.dumps({"schema": SCHEMA, **_finite(answer)}, ensure_ascii=False, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
