@@ -118,7 +118,7 @@ def test_a_signal_keeps_the_run(
     captured = capsys.readouterr()
     assert captured.out == ""
     last = captured.err.splitlines()[-1]
-    assert last == "torchgd: stopped after 4 epochs; the same command with --resume goes on"
+    assert last == "torchgd: stopped after 4 epochs; torchgd train --resume with the same options goes on"
     folder = Path("runs/hubble/sgd")
     kept = load(folder / "checkpoint.pt")
     assert (kept.place.epoch, kept.place.update, kept.ended) == (4, 4, False)  # 100 = 4 · 24 + 4
@@ -417,7 +417,7 @@ def test_a_failure_to_write_is_one_line_and_can_be_gone_on_from(
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == (
         f"torchgd: {Path('runs/hubble/sgd')}: cannot be written (No space left on device); "
-        "mend that, and the same command with --resume goes on"
+        "mend that; torchgd train --resume with the same options goes on"
     )
     assert "Traceback" not in lines[0]
     assert train(*SGD, "--resume") == 0
@@ -444,6 +444,25 @@ def test_a_disk_that_fills_up_and_one_that_cannot_be_written(
         remount("size=4m,rw")
         assert train(*SGD, "--resume", logdir="disk") == 0
         assert_same_run(folder, alone)
+
+
+def test_a_file_system_without_locks_is_written_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="the system has no such locks")
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert train("--epochs", "2") == 0
+
+
+def test_of_very_many_samples_some_stretches_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchgd.resume.STRETCHES", 3)
+    monkeypatch.setattr("torchgd.resume.STRETCH", 2)  # of 24 samples: 0, 1, 8, 9, 16 and 17
+    for sample in range(24):
+        data = hubble()
+        data.y[sample] += 1
+        assert (fingerprint(data) != fingerprint(hubble())) == (sample in {0, 1, 8, 9, 16, 17})
 
 
 def test_the_fingerprint_is_of_the_content() -> None:

@@ -30,6 +30,7 @@ from torchgd.training import Place
 STRETCHES, STRETCH = 64, 2**18  # of samples that count for the checksum: up to 16.7 million it is all of them
 
 CHECKPOINT = "checkpoint.pt"
+GO_ON = "torchgd train --resume with the same options goes on"
 _KEEP_PLACE = {"lr", "epochs", "gradient", "device"}  # in the epoch; without the others it is another epoch
 OVERRIDABLE = (
     "lr",
@@ -195,10 +196,16 @@ def writing(folder: Path) -> Iterator[None]:
                 fcntl: Any = importlib.import_module("fcntl")
                 handle = os.open(folder, os.O_RDONLY)  # the lock ends with the process, however that ends
                 stack.callback(os.close, handle)
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(fcntl, handle, folder)
             yield
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); mend that; {GO_ON}") from None
+
+
+def _lock(fcntl: Any, handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InputError(f"{folder}: another process is at work on this run; wait for its end") from None
-    except OSError as error:
-        mend = "mend that, and the same command with --resume goes on"
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); {mend}") from None
+    except OSError:  # a file system without locks
+        return

@@ -23,7 +23,7 @@ from torchgd.mapped import MappedVector
 from torchgd.model import LinearModel
 from torchgd.moments import Moments
 from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
-from torchgd.resume import CHECKPOINT, counted_on, find_run, fingerprint, past_of, writing
+from torchgd.resume import CHECKPOINT, GO_ON, counted_on, find_run, fingerprint, past_of, writing
 from torchgd.runlog import RunLog, new_folder, write_config
 from torchgd.scan import scan
 from torchgd.training import MOST_UPDATES_RECORDED, Place, train
@@ -150,9 +150,7 @@ def run(
         with (
             RunLog(folder, hyperparameters, epochs=config.epochs, updates=updates, past=before) as log,
             Keeper(folder / CHECKPOINT, model, optimizer, settings, past) as keeper,
-            stoppable(
-                lambda: f"stopped after {done} epochs; the same command with --resume goes on"
-            ) as check,
+            stoppable(lambda: f"stopped after {done} epochs; {GO_ON}") as check,
         ):
 
             def on_progress(part: History, place: Place) -> None:
