@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -19,8 +20,12 @@ SCHEMA = 1  # of the JSON that commands print: a field keeps its name and meanin
 
 
 def say(text: str = "", *, to_stderr: bool = False) -> None:
-    """Print text as it is: no markup, no colour, wrapped at the terminal's width only where it is one."""
-    Console(stderr=to_stderr, highlight=False, markup=False, soft_wrap=True).print(text)
+    """Print text as it is: no markup, no colour; on a terminal wrapped between words."""
+    console = Console(stderr=to_stderr, highlight=False, markup=False, soft_wrap=True)
+    if console.is_terminal:
+        wrapper = TextWrapper(console.width, break_long_words=False, break_on_hyphens=False)
+        text = "\n".join(wrapper.fill(line) for line in text.split("\n"))
+    console.print(text)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:

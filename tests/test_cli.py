@@ -1,0 +1,317 @@
+"""`torchgd lesson` and `torchgd train`: numbers, statuses, what is printed where."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from torchgd.cli import COMMANDS, main, terminal
+
+COURSE_WEIGHT = 1.9999444396553017  # full batch, 100 epochs
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> dict[str, Any]:
+    """The one JSON object on standard output."""
+    assert main([*arguments, "--json"]) == status
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    found = json.loads(out)
+    assert isinstance(found, dict)
+    return found
+
+
+# Start
+
+
+def test_help_does_not_import_torch() -> None:
+    code = (
+        "import sys; from torchgd.cli import main; status = main(['--help']); "
+        "loaded = {'torch', 'numpy', 'tensorboard', 'matplotlib'} & set(sys.modules); "
+        "print(sorted(loaded), file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr == "[]\n"
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b", done.stdout)
+
+
+def test_python_dash_m_torchgd() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torchgd", "train", "--epochs", "2", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["weight"] == 1.1779555555555554
+    done = subprocess.run(
+        [sys.executable, "-m", "torchgd", "train", "no.csv"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "torchgd: no.csv: no such file; check the path\n"
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["lesson"]])
+def test_every_command_has_its_help(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    for option in ("--help", "-h"):
+        assert main([*command, option]) == 0
+        printed = capsys.readouterr()
+        assert "Usage: torchgd" in printed.out
+        assert printed.err == ""
+
+
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert "Usage: torchgd" in printed.out
+    assert printed.err == ""
+
+
+# The lesson
+
+
+def test_the_lesson_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    methods = answer(capsys, "lesson")["methods"]
+    assert list(methods) == ["gd", "sgd", "minibatch"]
+    gd, sgd, mini = methods.values()
+    assert [of["updates"] for of in methods.values()] == [100, 300, 200]
+    assert (gd["first_weight"], gd["weight"]) == (1.0933333333333333, COURSE_WEIGHT)
+    assert gd["prediction"] == 7.999777758621207
+    assert (sgd["first_weight"], sgd["weight"]) == (1.260688, 1.9999999999999236)
+    assert sgd["prediction"] == 7.9999999999996945
+    w = 1.0  # mini-batches of 2 and 1, in plain Python
+    w -= 0.01 * ((2 * 1 * (w - 2)) + 2 * 2 * (2 * w - 4)) / 2
+    w -= 0.01 * 2 * 3 * (3 * w - 6)
+    assert mini["first_weight"] == pytest.approx(w, rel=1e-15)
+    assert [of["limit"] for of in methods.values()] == pytest.approx(
+        [3 / 14, 0.20401794, 0.25555556], rel=1e-7
+    )
+    for method, of in methods.items():
+        assert of["ok"]
+        assert of["updates_equal_to_sgd"] == of["updates_watched"] == of["updates"]
+        assert of["gradient_difference"] < 1e-12
+        assert of["run_dir"] == str(Path("runs/course") / method)
+        files = {path.name.split(".")[0] for path in Path(of["run_dir"]).iterdir()}
+        assert {"events", "config", "history", "parabola", "cost"} <= files
+
+
+def test_the_lesson_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lesson"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "\x1b" not in printed.out
+    assert "3 samples: x (hours of study) → y (points in the exam)" in printed.out
+    for row in (
+        r"full batch +100 +1\.0933333 +1\.9999444 +1\.441e-08 +7\.9997778",
+        r"per sample +300 +1\.260688 +2 +2\.723e-26 +8",
+        r"steps equal to torch\.optim\.SGD +100/100 +300/300 +200/200",
+        r"its limit +0\.214286 +0\.204018 +0\.255556",
+        r"verdict +right +right +right",
+    ):
+        assert re.search(row, printed.out), row
+    assert printed.out.rstrip().endswith("tensorboard --logdir runs")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["lesson"], ["lesson", "hubble", "--epochs", "20"], ["lesson", "--lr", "0.5"], ["train", "--lr", "0.5"]],
+    ids=" ".join,
+)
+def test_on_a_terminal_of_80_columns_no_line_is_longer(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    screen, errors = Terminal(), Terminal()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", errors)
+    assert main(arguments) in (0, 1)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert max(map(len, plain.splitlines())) <= 80
+    assert "tensorboard --logdir runs" in plain
+
+
+def test_the_lesson_on_hubbles_nebulae(capsys: pytest.CaptureFixture[str]) -> None:
+    """Full batch lands on least squares in one step; the lr of each method is chosen by itself."""
+    found = answer(capsys, "lesson", "hubble")
+    assert (found["data"], found["samples"]) == ("hubble", 24)
+    gd = found["methods"]["gd"]
+    assert gd["limit"] == pytest.approx(0.8130688623591296, rel=1e-12)
+    assert gd["lr"] == pytest.approx(0.8130688623591296 / 2, rel=1e-12)
+    assert gd["weight"] == pytest.approx(423.9373232316303, rel=1e-12)
+    assert gd["cost"] == pytest.approx(50266.77658179018, rel=1e-12)
+    assert all(of["ok"] for of in found["methods"].values())
+
+
+def test_a_lesson_that_diverges_is_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    methods = answer(capsys, "lesson", "--lr", "0.5", status=1)["methods"]
+    assert {method: of["ok"] for method, of in methods.items()} == {
+        "gd": False,
+        "sgd": True,
+        "minibatch": False,
+    }
+    assert methods["gd"]["status"] == "diverged"
+    assert main(["lesson", "--lr", "0.5"]) == 1
+    assert re.search(r"verdict +diverged +right +diverged", capsys.readouterr().out)
+
+
+def test_a_lesson_on_ones_own_file(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("kitchen.csv").write_text("flour,bread\n1,1.6\n2,3.1\n4,6.6\n")
+    found = answer(capsys, "lesson", "kitchen.csv", "--x", "flour", "--y", "bread", "--predict", "3")
+    best = (1.6 + 2 * 3.1 + 4 * 6.6) / 21
+    assert found["methods"]["gd"]["weight"] == pytest.approx(best, rel=1e-12)
+    assert found["methods"]["gd"]["prediction"] == pytest.approx(3 * best, rel=1e-12)
+    assert Path("runs/kitchen/gd").is_dir()
+
+
+# Train
+
+
+def test_train_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "train", "--predict", "4")
+    assert found == {
+        "weight": COURSE_WEIGHT,
+        "cost": pytest.approx(1.4405775547e-08, rel=1e-9),
+        "status": "finished",
+        "reason": found["reason"],
+        "epochs": 100,
+        "updates": 100,
+        "method": "gd",
+        "lr": 0.01,
+        "run_dir": str(Path("runs/course/gd")),
+        "prediction": 7.999777758621207,
+    }
+
+
+TRAINED = [
+    ("--method sgd", 1.9999999999999236),
+    ("--method sgd --gradient autograd", 1.9999999999999236),
+    ("--method sgd --engine scan", 1.9999999999999236),
+    ("--method minibatch --batch-size 3", COURSE_WEIGHT),
+    ("--method minibatch --batch-size 1", 1.9999999999999236),
+    ("--gradient autograd", COURSE_WEIGHT),
+    ("--method gd --order shuffled", COURSE_WEIGHT),
+    ("--lr auto", 2.0),
+    ("--lr 1e-1 --epochs 400", 2.0),
+    ("--weight 2", 2.0),
+    ("--device cpu", COURSE_WEIGHT),
+]
+
+
+@pytest.mark.parametrize(("arguments", "weight"), TRAINED)
+def test_train_has_these_options(capsys: pytest.CaptureFixture[str], arguments: str, weight: float) -> None:
+    found = answer(capsys, "train", *arguments.split())
+    assert found["weight"] == pytest.approx(weight, rel=1e-14)
+
+
+def test_train_in_single_precision(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "train", "--dtype", "float32")
+    assert found["weight"] == pytest.approx(COURSE_WEIGHT, rel=1e-6)
+    assert found["weight"] == torch.tensor(found["weight"]).item()
+
+
+def test_the_seed_decides_the_order(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("noisy.csv").write_text("x,y\n1,2\n2,5\n3,6\n")
+    arguments = ["train", "noisy.csv", "--method", "sgd", "--order", "shuffled", "--epochs", "7", "--seed"]
+    weights = [answer(capsys, *arguments, seed)["weight"] for seed in ("1", "1", "2")]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_run_that_diverges_is_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "train", "--lr", "0.5", status=1)
+    assert found["status"] == "diverged"
+    assert found["reason"]
+    found = answer(capsys, "train", "--lr", "50", "--epochs", "2000", status=1)
+    assert found["status"] == "diverged"
+    assert found["epochs"] < 2000
+
+
+def test_a_new_run_takes_a_new_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [answer(capsys, "train", "--epochs", "2")["run_dir"] for _ in range(3)]
+    assert [Path(name).name for name in folders] == ["gd", "gd-2", "gd-3"]
+    named = answer(capsys, "train", "--epochs", "2", "--name", "first try", "--logdir", "logs/deep")
+    assert named["run_dir"] == str(Path("logs/deep/course/first try"))
+
+
+def test_the_folder_holds_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(
+        capsys, "train", "--method", "minibatch", "--batch-size", "2", "--seed", "9", "--lr", "0.02"
+    )
+    run = Path(found["run_dir"])
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    expected = {
+        "data": "course",
+        "method": "minibatch",
+        "batch_size": 2,
+        "lr": 0.02,
+        "epochs": 100,
+        "seed": 9,
+        "order": "sequential",
+        "weight": 1.0,
+        "gradient": "hand",
+        "device": "cpu",
+        "dtype": "float64",
+        "torch": str(torch.__version__),
+        "torchgd": version("torchgd"),
+    }
+    assert {key: config[key] for key in expected} == expected
+    log = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    log.Reload()
+    assert len(log.Tags()["images"]) == 2
+    assert log.Scalars("epoch/weight")[-1].value == pytest.approx(found["weight"], rel=1e-7)
+    last = (run / "history.csv").read_text(encoding="utf-8").splitlines()[-1].split(",")
+    assert float(last[3]) == found["weight"]
+    assert len([path for path in run.iterdir() if path.name.startswith("events")]) == 1
+
+
+def test_train_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--predict", "4"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "\x1b" not in printed.out
+    assert re.search(r"^weight +1\.99994444$", printed.out, flags=re.MULTILINE)
+    assert re.search(r"^prediction +7\.999777759$", printed.out, flags=re.MULTILINE)
+    assert printed.out.startswith("It converges in 142 epochs")
+    assert printed.out.endswith("tensorboard --logdir runs\n")
+
+
+def test_a_progress_bar_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    with terminal.progress(10, "sgd") as on_epoch:
+        on_epoch(5)  # standard error is no terminal here: nothing is drawn
+    screen = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", screen)
+    with terminal.progress(10, "sgd") as on_epoch:
+        for count in range(11):
+            on_epoch(count)
+            counts.append(count)
+    assert "sgd" in screen.getvalue()
+    assert "10/10" in screen.getvalue()
+
+
+def test_json_has_no_nan() -> None:
+    assert json.loads(json.dumps(terminal._finite({"a": [float("nan"), 1.5], "b": (float("inf"),)}))) == {
+        "a": [None, 1.5],
+        "b": [None],
+    }
