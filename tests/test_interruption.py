@@ -22,34 +22,41 @@ def place() -> str:
     return "epoch 7"
 
 
-def raised(number: int, times: int, *, asked: bool) -> int:
-    """A run at which a signal arrives, and which asks about it or does not; 1, as it has not been stopped."""
+def go(steps: list[str], number: int, times: int, *, ask: bool) -> None:
+    """A run of two steps, after the first of which signals arrive, and which asks about them or does not."""
     with stoppable(place) as check:
         check()
+        steps.append("first")
         for _ in range(times):
             signal.raise_signal(number)
-        if asked:
+        if ask:
             check()
-            return 0
-    return 1
+        steps.append("second")
 
 
-@pytest.mark.parametrize("asked", [True, False], ids=["asked about", "seen at the end"])
+@pytest.mark.parametrize(("ask", "done"), [(True, ["first"]), (False, ["first", "second"])])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_waits_until_it_is_asked_about(number: int, status: int, asked: bool) -> None:
+def test_a_signal_waits_until_it_is_asked_about_or_for_the_end(
+    number: int, status: int, ask: bool, done: list[str]
+) -> None:
+    steps: list[str] = []
     with pytest.raises(Stopped, match="epoch 7") as stopped:
-        raised(number, 1, asked=asked)
-    assert stopped.value.status == status
+        go(steps, number, 1, ask=ask)
+    assert (stopped.value.status, steps) == (status, done)
     assert not isinstance(stopped.value, Exception)
 
 
 def test_without_a_signal_nothing_is_raised() -> None:
-    assert raised(signal.SIGINT, 0, asked=False) == 1
+    steps: list[str] = []
+    go(steps, signal.SIGINT, 0, ask=True)
+    assert steps == ["first", "second"]
 
 
 def test_the_second_signal_does_what_it_did_before() -> None:
+    steps: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        raised(signal.SIGINT, 2, asked=False)
+        go(steps, signal.SIGINT, 2, ask=False)
+    assert steps == ["first"]
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
