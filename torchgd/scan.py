@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from torchgd.affine import prefix_maps
+from torchgd.affine import epoch_with_moments
 from torchgd.arrays import check_memory
 from torchgd.batches import Batches
 from torchgd.data import Dataset
@@ -49,15 +49,15 @@ class _Epoch:
             self._maps = {len(batches): whole}
             return
         stops = sorted({stop for update in updates for stop in (update - 1, update)})
-        self.moments = Moments()
 
         def blocks() -> Iterator[tuple[Tensor, Tensor]]:
-            for x, y in data.blocks():
-                self.moments = self.moments.plus(x, y)
+            samples = 0
+            for x, y in data.blocks(1 << 20):
                 yield x, y
-                on_samples(self.moments.n)
+                samples += len(x)
+                on_samples(samples)
 
-        maps = prefix_maps(blocks(), lr, batches.batch_size, stops)
+        maps, self.moments = epoch_with_moments(blocks(), lr, batches.batch_size, stops)
         self._maps = dict(zip([*stops, len(batches)], maps, strict=True))
 
     def weight(self, update: int, w: float) -> float:
