@@ -238,6 +238,7 @@ DIFFERENT: list[tuple[list[str], str]] = [
     (["--weight", "2"], r"the run has weight 1\.0 \(now 2\.0\); give the same, or leave out --resume"),
     (["--dtype", "float32"], r"the run has dtype float64 \(now float32\); give the same, or leave out"),
     (["--lr", "0.02", "--override", "seed"], r"the run has lr 0\.01 \(now 0\.02\)"),
+    (["--override", "batch-size", "--lr", "1"], r"the run has lr 0\.01 \(now 1\.0\)"),
     (["--override", "weight"], "--override weight: not one of lr, epochs, data, method"),
     (["--epochs", "3", "--override", "epochs"], "4 epochs are done; give --epochs of that or more"),
 ]

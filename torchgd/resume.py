@@ -32,18 +32,7 @@ STRETCHES, STRETCH = 64, 2**18  # of samples that count for the checksum: up to 
 CHECKPOINT = "checkpoint.pt"
 GO_ON = "torchgd train --resume with the same options goes on"
 _KEEP_PLACE = {"lr", "epochs", "gradient", "device"}  # in the epoch; without the others it is another epoch
-OVERRIDABLE = (
-    "lr",
-    "epochs",
-    "data",
-    "method",
-    "batch_size",
-    "order",
-    "seed",
-    "gradient",
-    "device",
-    "engine",
-)
+OVERRIDABLE = "lr epochs data method batch_size order seed gradient device engine".split()
 _NOT_COMPARED = {"torchgd", "torch", "data", "x", "y"}  # versions and names; the data count by content
 
 
@@ -66,7 +55,8 @@ def find_run(logdir: Path, experiment: str, method: str, name: str | None) -> Pa
     Raises:
         InputError: there is none, with the names of those that there are.
     """
-    check_name(name or method)
+    wanted = method if name is None else name
+    check_name(wanted)
     folder = logdir / experiment
     found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
     numbered = re.compile(rf"{re.escape(method)}(?:-(\d+))?")
@@ -74,7 +64,7 @@ def find_run(logdir: Path, experiment: str, method: str, name: str | None) -> Pa
     run = numbers[max(numbers)] if name is None and numbers else name
     if run not in found:
         there = f"there are {', '.join(found)}; give --name" if found else "leave out --resume to begin one"
-        raise InputError(f"{folder / (name or method)}: no such run to go on with; {there}")
+        raise InputError(f"{folder / wanted}: no such run to go on with; {there}")
     return folder / run
 
 
@@ -90,6 +80,7 @@ def past_of(folder: Path, settings: Mapping[str, Any], override: Sequence[str]) 
     Raises:
         InputError: the folder holds something else or something broken, or the settings differ.
     """
+    override = [name.replace("-", "_") for name in override]
     for name in override:
         if name not in OVERRIDABLE:
             raise InputError(f"--override {name}: not one of {', '.join(OVERRIDABLE)}")
