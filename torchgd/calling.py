@@ -132,9 +132,9 @@ def as_tensor(raw: Any) -> Tensor:
     if isinstance(raw, list | tuple):
         if all(type(item) is float for item in raw):
             return torch.tensor(raw, dtype=torch.float64)
-        items = [as_tensor(item) for item in raw]
-        dtypes = {item.dtype for item in items}
-        return torch.stack(items if len(dtypes) == 1 else [item.double() for item in items])
+        if raw and all(isinstance(item, Tensor) for item in raw):
+            return torch.stack(list(raw)).detach().cpu()
+        return torch.stack([as_tensor(item) for item in raw])
     if hasattr(raw, "__array__"):
         return torch.as_tensor(raw).cpu()
     if isinstance(raw, Real):
