@@ -32,7 +32,18 @@ STRETCHES, STRETCH = 64, 2**18  # of samples that count for the checksum: up to 
 CHECKPOINT = "checkpoint.pt"
 GO_ON = "torchgd train --resume with the same options goes on"
 _KEEP_PLACE = {"lr", "epochs", "gradient", "device"}  # in the epoch; without the others it is another epoch
-OVERRIDABLE = "lr epochs data method batch_size order seed gradient device engine".split()
+OVERRIDABLE = [
+    "lr",
+    "epochs",
+    "data",
+    "method",
+    "batch_size",
+    "order",
+    "seed",
+    "gradient",
+    "device",
+    "engine",
+]
 _NOT_COMPARED = {"torchgd", "torch", "data", "x", "y"}  # versions and names; the data count by content
 
 
