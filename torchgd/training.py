@@ -127,6 +127,7 @@ def train(
             on_progress(part, place)
 
     looked = reported = -math.inf  # the first look reports
+    in_a_group = torch.distributed.is_available() and torch.distributed.is_initialized()  # all look at once
     for epoch in range(place.epoch, epochs):
         begun = begin_epoch(batches, place.generator if epoch == place.epoch else None)
         skip = place.update if epoch == place.epoch else 0
@@ -139,7 +140,8 @@ def train(
                     scheduler.step()
                 here = Place(epoch + 1, 0, begin_epoch(batches, None))
             now = time.monotonic()
-            if recorder.updates % UPDATES_A_LOOK and now - looked < SECONDS_A_REPORT and here.epoch < epochs:
+            early = in_a_group or now - looked < SECONDS_A_REPORT
+            if recorder.updates % UPDATES_A_LOOK and early and here.epoch < epochs:
                 continue
             looked = now
             if failure := recorder.look():
