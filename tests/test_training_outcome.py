@@ -214,9 +214,6 @@ def test_a_schedule_proves_nothing(make: Callable[[torch.optim.Optimizer], Any])
     assert history.reason == "30 epochs done, at learning rates that the scheduler chose"
 
 
-# What is refused
-
-
 def call(**changes: Any) -> Callable[[], History]:
     def run() -> History:
         model = changes.pop("model", None) or start()
