@@ -88,6 +88,7 @@ def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str
 def test_train_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(capsys, "train", "--predict", "4")
     assert found == {
+        "schema": 1,
         "weight": COURSE_WEIGHT,
         "cost": pytest.approx(1.4405775547e-08, rel=1e-9),
         "status": "finished",

@@ -68,7 +68,7 @@ def epoch_map_of_blocks(
     Example:
         >>> import torch
         >>> x = torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
-        >>> epoch_map_of_blocks([(x[:3], x[:3]), (x[3:], x[3:])], 0.01, 2) == epoch_map(x, x, 0.01, 2)
+        >>> epoch_map_of_blocks([(x[:3], x[:3]), (x[3:], x[3:])], 0.125, 2) == epoch_map(x, x, 0.125, 2)
         True
     """
     return prefix_maps(blocks, lr, batch_size, compiled=compiled)[-1]
