@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from torchgd.cli import main
+
 ROOT = Path(__file__).parent.parent
 READMES = ("README.md", "README.zh-CN.md")
 
@@ -33,6 +35,23 @@ def test_every_python_block_prints_what_its_comments_say(
     assert printed.getvalue().splitlines() == expected
 
 
+@pytest.mark.parametrize("readme", READMES)
+def test_every_command_answers_what_stands_below_it(
+    readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (mine,) = blocks(readme, "py")
+    (tmp_path / "mine.py").write_text(mine, encoding="utf-8")
+    sessions = [part for block in blocks(readme, "console") for part in block.split("$ ")[1:]]
+    assert len(sessions) == 5
+    for session in sessions:
+        line, expected = session.split("\n", 1)
+        command, _, head = line.partition(" | head -")
+        main(command.removeprefix("torchgd ").split())
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[: int(head) if head else None] == expected.splitlines(), command
+
+
 def test_both_readmes_run_the_same_code() -> None:
     def without_prose(code: str) -> list[str]:
         """The statements and printed values; comments on other lines are prose in the reader's language."""
@@ -41,7 +60,7 @@ def test_both_readmes_run_the_same_code() -> None:
             for line in code.splitlines()
         ]
 
-    for language in ("python", "sh"):
+    for language in ("python", "py", "sh", "console"):
         english, chinese = (list(map(without_prose, blocks(readme, language))) for readme in READMES)
         assert english == chinese
         assert english
