@@ -109,9 +109,11 @@ class GradientDescent(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
+            params, grads = group["params"], [g for p in group["params"] if (g := p.grad) is not None]
+            if len(grads) < len(params):
+                params = [p for p in params if p.grad is not None]
             with torch.set_grad_enabled(group["differentiable"]):
-                _descend(params, [p.grad for p in params], group)
+                _descend(params, grads, group)
         if self._guard.steps_left and not torch.compiler.is_compiling():
             self._guard.stepped(self.param_groups)
         return loss
