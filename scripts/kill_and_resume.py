@@ -41,11 +41,11 @@ RUNS = {  # a second or two each, in which tens of checkpoints are written
     "minibatch": "--epochs 150 --method minibatch --batch-size 16",
     "minibatch shuffled": "--epochs 150 --method minibatch --batch-size 16 --order shuffled",
     "minibatch replacement": "--epochs 150 --method minibatch --batch-size 16 --order replacement",
-    "scan gd": "--epochs 20000 --engine scan",
-    "scan sgd": "--epochs 20000 --engine scan --method sgd",
-    "scan sgd shuffled": "--epochs 500 --engine scan --method sgd --order shuffled",
-    "scan sgd float32": "--epochs 500 --engine scan --method sgd --order shuffled --dtype float32",
-    "scan minibatch replacement": "--epochs 500 --engine scan --method minibatch --batch-size 16 "
+    "scan gd": "--epochs 40000 --engine scan",
+    "scan sgd": "--epochs 40000 --engine scan --method sgd",
+    "scan sgd shuffled": "--epochs 1500 --engine scan --method sgd --order shuffled",
+    "scan sgd float32": "--epochs 1500 --engine scan --method sgd --order shuffled --dtype float32",
+    "scan minibatch replacement": "--epochs 1500 --engine scan --method minibatch --batch-size 16 "
     "--order replacement",
 }
 

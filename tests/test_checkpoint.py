@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from torchgd import InputError, LinearModel, MiniBatchGradientDescent, StochasticGradientDescent, train
-from torchgd.checkpoint import Checkpoint, load, save, take
+from torchgd.checkpoint import Checkpoint, _checksum, load, save, take
 from torchgd.history import History
 from torchgd.training import Place
 
@@ -157,6 +157,17 @@ def _changed(path: Path) -> None:
     torch.save(content, path)
 
 
+def _without(name: str) -> Callable[[Path], None]:
+    """Take one part out of the content, and write a checksum that fits what is left."""
+
+    def spoil(path: Path) -> None:
+        whole = torch.load(path, weights_only=True)
+        del whole["content"][name]
+        torch.save({**whole, "checksum": _checksum(whole["content"])}, path)
+
+    return spoil
+
+
 def _a_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -179,6 +190,8 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     ("pickle", lambda path: path.write_bytes(pickle.dumps(Evil(path.parent / "evil"))), "no checkpoint"),
     ("evil", lambda path: torch.save(Evil(path.parent / "evil"), path), "no checkpoint of torchgd"),
     ("changed", _changed, "its content does not match its checksum"),
+    ("no history", _without("history"), "a checkpoint that lacks something"),
+    ("no model", _without("model"), "a checkpoint that lacks something"),
     ("newer", _newer, r"a checkpoint of format \('torchgd checkpoint', 2\)"),
     ("gone", lambda path: path.unlink(), "cannot be read .No such file or directory"),
     ("a folder", _a_folder, "cannot be read .Is a directory"),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_checkpoint import assert_same, small_disk
 
 from torchgd import InputError, hubble
-from torchgd.checkpoint import load
+from torchgd.checkpoint import load, save
 from torchgd.cli import main, terminal
 from torchgd.resume import find_run, fingerprint, writing
 
@@ -363,6 +364,10 @@ def list_config(folder: Path) -> None:
     (folder / "config.json").write_text("[1]")
 
 
+def without_settings(folder: Path) -> None:
+    save(folder / "checkpoint.pt", replace(load(folder / "checkpoint.pt"), settings={}))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -370,6 +375,7 @@ def list_config(folder: Path) -> None:
             lambda folder: os.truncate(folder / "checkpoint.pt", 999),
             "no checkpoint of torchgd, or a broken one",
         ),
+        (without_settings, "checkpoint.pt: holds no settings"),
         (spoil_config, "config.json: cannot be read"),
         (list_config, "config.json: holds no JSON object"),
         (foreign, "is no run, as it holds 'thesis.txt' but no config.json"),

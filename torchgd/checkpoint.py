@@ -166,7 +166,7 @@ def load(path: Path | str) -> Checkpoint:
     try:
         history, place = History(**content.pop("history")), Place(**content.pop("place"))
         return Checkpoint(history=history, place=place, **content)
-    except TypeError:
+    except (TypeError, KeyError, AttributeError):
         raise InputError(f"{path}: a checkpoint that lacks something; {begin_anew}") from None
 
 
