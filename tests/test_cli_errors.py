@@ -179,6 +179,12 @@ def test_usage(capfd: pytest.CaptureFixture[str], arguments: str, message: str) 
     assert message in complaint(capfd, arguments.split())
 
 
+def test_an_empty_name(capfd: pytest.CaptureFixture[str]) -> None:
+    assert complaint(capfd, ["train", "--name", ""]) == (
+        "the name '' is no folder name on every system; use e.g. 'sgd-1'"
+    )
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_where_there_is_none(capfd: pytest.CaptureFixture[str]) -> None:
     message = complaint(capfd, ["train", "--device", "cuda"])

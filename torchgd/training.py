@@ -212,9 +212,8 @@ def _update(
     w = weight.detach().reshape(1)
 
     def update(x: Tensor, y: Tensor, recorded: bool) -> None:
-        if (
-            plain and not recorded
-        ):  # the same bits, since powers of 2 are exact, without the optimizer's overhead
+        # 2 is left to the end, exactly: the same bits without the optimizer's overhead, short of overflow
+        if plain and not recorded:
             product = torch.mul(w, x).sub_(y).mul_(x)
             w.add_(product if x.numel() == 1 else product.mean(), alpha=-2 * optimizer.param_groups[0]["lr"])
             return
