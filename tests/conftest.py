@@ -1,6 +1,7 @@
 """Every test starts from the same seed and the same default dtype."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,9 @@ from torch import Tensor
 # Small tensors in many threads wait for one another; the processes that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C; the tests of signals need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("torchgd", deadline=None, derandomize=True, print_blob=True)
 # pytest --hypothesis-profile=thorough tests/test_data_hostile.py

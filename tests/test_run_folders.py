@@ -93,5 +93,5 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 def test_the_configuration(tmp_path: Path) -> None:
     write_config(tmp_path, {"data": "数据.csv", "lr": 0.1, "batch_size": None})
     text = (tmp_path / "config.json").read_text(encoding="utf-8")
-    assert json.loads(text) == {"data": "数据.csv", "lr": 0.1, "batch_size": None}
+    assert json.loads(text) == {"schema": 1, "data": "数据.csv", "lr": 0.1, "batch_size": None}
     assert "数据" in text
