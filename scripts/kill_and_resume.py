@@ -27,9 +27,10 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from torchgd import checkpoint, keeper, training
+from torchgd import training
 from torchgd.cli import main
 from torchgd.history import History
+from torchgd.runs import checkpoint, keeper
 
 SAMPLES = 2000
 RUNS = {  # a second or two each, in which tens of checkpoints are written

@@ -10,8 +10,8 @@ picture shows beside it.
 from pathlib import Path
 
 from torchgd import LinearModel, StochasticGradientDescent, course
-from torchgd.figures import METHOD_COLOURS, panels
 from torchgd.gradient import cost, gradient
+from torchgd.runs.figures import METHOD_COLOURS, panels
 
 FOLDER = Path("runs") / "lecture3"
 

@@ -14,10 +14,10 @@ from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
 
 from torchgd import LinearModel, train
+from torchgd.affine.distributed import Group, epoch_of_shards, process_group
+from torchgd.affine.parallel import Pieces, mean_over_ranks
 from torchgd.batches import Batches
-from torchgd.data import Dataset
-from torchgd.distributed import Group, epoch_of_shards, process_group
-from torchgd.parallel import Pieces, mean_over_ranks
+from torchgd.data.dataset import Dataset
 
 
 def answers(group: Group) -> dict[str, Any]:

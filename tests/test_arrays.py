@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from torchgd.data import load
+from torchgd.data.dataset import load
 from torchgd.errors import InputError
 
 

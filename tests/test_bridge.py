@@ -14,11 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from torchgd import bridge
-from torchgd.bridge import climb
 from torchgd.cli import main
-from torchgd.data import course
-from torchgd.run import Config
+from torchgd.data.dataset import course
+from torchgd.lessons import bridge
+from torchgd.lessons.bridge import climb
+from torchgd.runs.run import Config
 
 CONFIG = Config(
     data="course",

@@ -14,8 +14,8 @@ import pytest
 import torch
 from test_cli_board import board
 
-from torchgd.checkpoint import load
 from torchgd.cli import main
+from torchgd.runs.checkpoint import load
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchgd import GradientDescent, InputError, LinearModel, course, hubble, train
-from torchgd.certificate import auto_lr, stability
+from torchgd.convergence.certificate import auto_lr, stability
 
 Data = tuple[Tensor, Tensor]
 METHODS = [("gd", None), ("sgd", None), ("minibatch", 3)]

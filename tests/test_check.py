@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from torchgd import InputError
-from torchgd.check import check_gradient
+from torchgd.check.gradient import check_gradient
+from torchgd.check.mistakes import Cause
+from torchgd.check.probes import own_probes, your_probes
 from torchgd.gradient import gradient, gradients
-from torchgd.mistakes import Cause
-from torchgd.probes import own_probes, your_probes
 
 Function = Callable[[Any, Any, Any], Any]
 X, Y = [1.0, 2.0, 3.0], [2.0, 4.0, 6.0]

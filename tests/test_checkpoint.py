@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from torchgd import InputError, LinearModel, MiniBatchGradientDescent, StochasticGradientDescent, train
-from torchgd.checkpoint import Checkpoint, _checksum, load, save, take
 from torchgd.history import History
+from torchgd.runs.checkpoint import Checkpoint, _checksum, load, save, take
 from torchgd.training import Place
 
 DATA = torch.tensor([1.0, 2.0, 3.0, 5.0, 7.0]).double(), torch.tensor([2.0, 5.0, 6.0, 9.0, 15.0]).double()

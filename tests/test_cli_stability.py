@@ -16,11 +16,11 @@ from matplotlib.lines import Line2D
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from torchgd import hubble, sweep_lr
-from torchgd.certificate import stability
 from torchgd.cli import main
-from torchgd.figures import METHOD_COLOURS
-from torchgd.figures_stability import factor_figure, sweep_figure
-from torchgd.methods import epoch_of
+from torchgd.convergence.certificate import stability
+from torchgd.convergence.figures import factor_figure, sweep_figure
+from torchgd.convergence.methods import epoch_of
+from torchgd.runs.figures import METHOD_COLOURS
 
 DATA = (hubble().x, hubble().y)
 

@@ -21,7 +21,7 @@ from torchgd import (
     StochasticGradientDescent,
     compare_optimizers,
 )
-from torchgd.compare import Verdict
+from torchgd.compare.comparison import Verdict
 
 Data = tuple[Tensor, Tensor]
 FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

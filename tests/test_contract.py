@@ -22,7 +22,7 @@ from torchgd import (
     StochasticGradientDescent,
     check_optimizer,
 )
-from torchgd.contract import CONTRACT, Finding, Outcome
+from torchgd.compare.contract import CONTRACT, Finding, Outcome
 
 
 def names(findings: list[Finding], outcome: Outcome) -> set[str]:

@@ -13,8 +13,8 @@ from torch.autograd.functional import hessian
 from torch.func import functional_call
 
 from torchgd import InputError, LinearModel
-from torchgd.certificate import stability
-from torchgd.curvature import line_stability, local_limit
+from torchgd.convergence.certificate import stability
+from torchgd.convergence.curvature import line_stability, local_limit
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchgd.data import course, hubble, load, open_data
+from torchgd.data.dataset import course, hubble, load, open_data
 from torchgd.errors import InputError
 
 

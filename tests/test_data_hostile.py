@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchgd.data import Dataset, load
+from torchgd.data.dataset import Dataset, load
 from torchgd.errors import InputError
 
 

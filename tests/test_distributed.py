@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from torchgd import EpochMap, InputError, LinearModel, epoch_map, train
+from torchgd.affine.distributed import Group, epoch_of_shards, process_group
+from torchgd.affine.parallel import Pieces, mean_over_ranks
 from torchgd.batches import Batches
-from torchgd.data import Dataset
-from torchgd.distributed import Group, epoch_of_shards, process_group
-from torchgd.moments import Moments
-from torchgd.parallel import Pieces, mean_over_ranks
+from torchgd.data.dataset import Dataset
+from torchgd.data.moments import Moments
 
 RANK = Path(__file__).parent / "rank.py"
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from torchgd import InputError, StochasticGradientDescent, course, hubble, train
 from torchgd.batches import Batches
-from torchgd.certificate import stability
-from torchgd.divergence import Cause, explain_divergence
+from torchgd.convergence.certificate import stability
+from torchgd.convergence.divergence import Cause, explain_divergence
 from torchgd.model import LinearModel
 
 Data = tuple[Tensor, Tensor]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchgd.data import load
+from torchgd.data.dataset import load
 from torchgd.errors import InputError
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from torchgd import InputError
-from torchgd.check import check_gradient
-from torchgd.function_check import check_function
-from torchgd.mistakes import Cause
+from torchgd.check.function import check_function
+from torchgd.check.gradient import check_gradient
+from torchgd.check.mistakes import Cause
 
 W, X, Y = torch.tensor(1.5), torch.tensor([0.5, -1.0, 2.0]), torch.tensor([1.0, 3.0, 2.0])
 Backward = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Any, ...]]

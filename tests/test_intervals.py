@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchgd.certificate import stability
-from torchgd.intervals import converging_intervals
+from torchgd.convergence.certificate import stability
+from torchgd.convergence.intervals import converging_intervals
 
 Array = NDArray[np.float64]
 SETS = 500

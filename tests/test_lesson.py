@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import torchgd.lesson
+import torchgd.lessons.lesson
 from torchgd import LinearModel, course, hubble
 from torchgd import gradient as by_hand
-from torchgd.lesson import MOST_UPDATES, Witness, witness
+from torchgd.lessons.lesson import MOST_UPDATES, Witness, witness
 from torchgd.optim import GradientDescent
-from torchgd.run import Config, experiment_name, make_optimizer
+from torchgd.runs.run import Config, experiment_name, make_optimizer
 
 CONFIG = Config(
     data="course",
@@ -79,7 +79,7 @@ def test_a_wrong_step_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def make(config: Config, model: nn.Module) -> GradientDescent:
         return Wrong(model.parameters(), lr=config.lr)
 
-    monkeypatch.setattr(torchgd.lesson, "make_optimizer", make)
+    monkeypatch.setattr(torchgd.lessons.lesson, "make_optimizer", make)
     seen = witness(replace(CONFIG, method="gd", epochs=5), *course())
     assert seen.updates == 5
     assert seen.equal_updates == 3

@@ -13,8 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from torchgd.arrays import BLOCK
-from torchgd.data import Dataset, course, load, open_data
+from torchgd.data.arrays import BLOCK
+from torchgd.data.dataset import Dataset, course, load, open_data
 from torchgd.errors import InputError
 
 
@@ -83,7 +83,7 @@ def test_one_file_of_the_right_type_is_mapped_and_never_written() -> None:
 MEASURE = """
 from pathlib import Path
 import torch
-from torchgd.data import load
+from torchgd.data.dataset import load
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from torchgd.check import check_gradient
-from torchgd.data import hubble
-from torchgd.mistakes import Cause
+from torchgd.check.gradient import check_gradient
+from torchgd.check.mistakes import Cause
+from torchgd.data.dataset import hubble
 
 Function = Callable[[Any, Any, Any], Any]
 X, Y = [1.0, 2.0, 3.0], [2.0, 4.0, 6.0]

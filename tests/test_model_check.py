@@ -13,8 +13,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from torchgd import InputError
-from torchgd.check import check_gradient
-from torchgd.mistakes import Cause
+from torchgd.check.gradient import check_gradient
+from torchgd.check.mistakes import Cause
 
 Gradients = dict[str, Any]
 X, Y = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[2.0], [4.0], [6.0]])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchgd.batches import Batches
-from torchgd.certificate import Certificate, stability
+from torchgd.convergence.certificate import Certificate, stability
 
 Data = tuple[Tensor, Tensor]
 METHODS = [("sgd", None), ("minibatch", 2), ("minibatch", 3), ("minibatch", 4)]
@@ -179,7 +179,7 @@ def test_the_formula_for_shuffled_samples_meets_the_simulation(monkeypatch: pyte
     x = torch.randn(150, generator=generator, dtype=torch.float64)
     y = x + torch.randn(150, generator=generator, dtype=torch.float64)
     exact = stability(x, y, 0.05, method="sgd", order="shuffled")
-    monkeypatch.setattr("torchgd.epochs.FEW", 10)
+    monkeypatch.setattr("torchgd.convergence.epochs.FEW", 10)
     simulated = stability(x, y, 0.05, method="sgd", order="shuffled")
     assert (exact.basis, simulated.basis[:9]) == ("exact", "simulated")
     assert exact.spread is not None

@@ -19,9 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_checkpoint import assert_same, small_disk
 
 from torchgd import InputError, hubble
-from torchgd.checkpoint import load, save
 from torchgd.cli import main, terminal
-from torchgd.resume import find_run, fingerprint, writing
+from torchgd.runs.checkpoint import load, save
+from torchgd.runs.resume import find_run, fingerprint, writing
 
 SGD = ["hubble", "--method", "sgd", "--order", "shuffled", "--epochs", "12", "--engine", "loop"]
 
@@ -417,8 +417,8 @@ def test_a_failure_to_write_is_one_line_and_can_be_gone_on_from(
         fsync(handle)
 
     with monkeypatch.context() as patch:
-        patch.setattr("torchgd.keeper.SECONDS_BETWEEN", 0.0)
-        patch.setattr("torchgd.keeper.SHARE_OF_TIME", 1e9)
+        patch.setattr("torchgd.runs.keeper.SECONDS_BETWEEN", 0.0)
+        patch.setattr("torchgd.runs.keeper.SHARE_OF_TIME", 1e9)
         patch.setattr(os, "fsync", full)
         assert train(*SGD) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -464,8 +464,8 @@ def test_a_file_system_without_locks_is_written_all_the_same(monkeypatch: pytest
 
 
 def test_of_very_many_samples_some_stretches_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchgd.resume.STRETCHES", 3)
-    monkeypatch.setattr("torchgd.resume.STRETCH", 2)  # of 24 samples: 0, 1, 8, 9, 16 and 17
+    monkeypatch.setattr("torchgd.runs.resume.STRETCHES", 3)
+    monkeypatch.setattr("torchgd.runs.resume.STRETCH", 2)  # of 24 samples: 0, 1, 8, 9, 16 and 17
     for sample in range(24):
         data = hubble()
         data.y[sample] += 1

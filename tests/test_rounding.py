@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from torchgd import GradientDescent, LinearModel, compare_optimizers
-from torchgd.compare import Verdict
-from torchgd.rounding import ulps_apart
+from torchgd.compare.comparison import Verdict
+from torchgd.compare.rounding import ulps_apart
 
 Data = tuple[Tensor, Tensor]
 

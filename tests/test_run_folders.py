@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from torchgd.errors import InputError
-from torchgd.runlog import check_name, new_folder, write_config, write_text
+from torchgd.runs.runlog import check_name, new_folder, write_config, write_text
 
 
 def test_a_new_run_never_enters_an_old_ones_folder(tmp_path: Path) -> None:

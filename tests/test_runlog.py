@@ -20,7 +20,7 @@ from torchgd import (
     StochasticGradientDescent,
     train,
 )
-from torchgd.runlog import MOST_POINTS, RunLog, history_csv, new_folder
+from torchgd.runs.runlog import MOST_POINTS, RunLog, history_csv, new_folder
 
 
 def trained(

@@ -23,7 +23,7 @@ from torchgd import (
     load,
     train,
 )
-from torchgd.scan import MOST_POINTS, scan
+from torchgd.affine.scan import MOST_POINTS, scan
 from torchgd.training import Place
 
 KINDS: list[tuple[type[GradientDescent], dict[str, Any]]] = [

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from torchgd import InputError, course
 from torchgd.batches import Batches
-from torchgd.certificate import stability
+from torchgd.convergence.certificate import stability
+from torchgd.convergence.sweep import sweep_lr
 from torchgd.gradient import cost, gradient
-from torchgd.sweep import sweep_lr
 
 Data = tuple[Tensor, Tensor]
 METHODS = [("gd", None), ("sgd", None), ("minibatch", 3)]
@@ -88,7 +88,7 @@ def test_samples_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(501, generator=generator, dtype=torch.float64)
     y = 2 * x + torch.randn(501, generator=generator, dtype=torch.float64)
     whole = sweep_lr(x, y, 1e-4, 1e-2, 3, method="sgd", epochs=3)
-    monkeypatch.setattr("torchgd.sweep.BLOCK", 24)
+    monkeypatch.setattr("torchgd.convergence.sweep.BLOCK", 24)
     blocks = sweep_lr(x, y, 1e-4, 1e-2, 3, method="sgd", epochs=3)
     torch.testing.assert_close(blocks.weight, whole.weight, rtol=1e-13, atol=1e-13)
 

@@ -9,12 +9,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchgd import (
-    LinearModel,
-    MiniBatchGradientDescent,
-    StochasticGradientDescent,
-    train,
-)
+from torchgd import LinearModel, MiniBatchGradientDescent, StochasticGradientDescent, train
 from torchgd.recorder import Recorder
 from torchgd.training import _update
 

@@ -10,13 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim import Optimizer, lr_scheduler
 
-from torchgd import (
-    GradientDescent,
-    LinearModel,
-    MiniBatchGradientDescent,
-    StochasticGradientDescent,
-    train,
-)
+from torchgd import GradientDescent, LinearModel, MiniBatchGradientDescent, StochasticGradientDescent, train
 from torchgd.batches import Batches
 
 MAKERS: dict[str, Callable[[], nn.Module]] = {

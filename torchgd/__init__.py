@@ -8,64 +8,64 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torchgd.affine import epoch_map as epoch_map
-    from torchgd.certificate import Certificate as Certificate
-    from torchgd.certificate import auto_lr as auto_lr
-    from torchgd.certificate import stability as stability
-    from torchgd.check import check_gradient as check_gradient
-    from torchgd.compare import Comparison as Comparison
-    from torchgd.compare import compare_optimizers as compare_optimizers
-    from torchgd.composition import EpochMap as EpochMap
-    from torchgd.contract import Finding as Finding
-    from torchgd.contract import check_optimizer as check_optimizer
-    from torchgd.curvature import line_stability as line_stability
-    from torchgd.curvature import local_limit as local_limit
-    from torchgd.data import Dataset as Dataset
-    from torchgd.data import course as course
-    from torchgd.data import hubble as hubble
-    from torchgd.data import load as load
-    from torchgd.divergence import explain_divergence as explain_divergence
+    from torchgd.affine.composition import EpochMap as EpochMap
+    from torchgd.affine.maps import epoch_map as epoch_map
+    from torchgd.check.function import check_function as check_function
+    from torchgd.check.gradient import check_gradient as check_gradient
+    from torchgd.check.mistakes import Cause as Cause
+    from torchgd.check.report import GradientReport as GradientReport
+    from torchgd.compare.comparison import Comparison as Comparison
+    from torchgd.compare.comparison import compare_optimizers as compare_optimizers
+    from torchgd.compare.contract import Finding as Finding
+    from torchgd.compare.contract import check_optimizer as check_optimizer
+    from torchgd.convergence.certificate import Certificate as Certificate
+    from torchgd.convergence.certificate import auto_lr as auto_lr
+    from torchgd.convergence.certificate import stability as stability
+    from torchgd.convergence.curvature import line_stability as line_stability
+    from torchgd.convergence.curvature import local_limit as local_limit
+    from torchgd.convergence.divergence import explain_divergence as explain_divergence
+    from torchgd.convergence.sweep import sweep_lr as sweep_lr
+    from torchgd.data.dataset import Dataset as Dataset
+    from torchgd.data.dataset import course as course
+    from torchgd.data.dataset import hubble as hubble
+    from torchgd.data.dataset import load as load
     from torchgd.errors import InputError as InputError
-    from torchgd.function_check import check_function as check_function
     from torchgd.history import History as History
-    from torchgd.mistakes import Cause as Cause
     from torchgd.model import LinearModel as LinearModel
     from torchgd.optim import GradientDescent as GradientDescent
     from torchgd.optim import MiniBatchGradientDescent as MiniBatchGradientDescent
     from torchgd.optim import StochasticGradientDescent as StochasticGradientDescent
-    from torchgd.report import GradientReport as GradientReport
-    from torchgd.sweep import sweep_lr as sweep_lr
     from torchgd.training import train as train
 
 _MODULE_OF = {
-    "check_gradient": "check",
-    "check_function": "function_check",
-    "Cause": "mistakes",
-    "GradientReport": "report",
-    "Comparison": "compare",
-    "compare_optimizers": "compare",
-    "Finding": "contract",
-    "check_optimizer": "contract",
-    "EpochMap": "composition",
-    "epoch_map": "affine",
-    "Certificate": "certificate",
-    "auto_lr": "certificate",
-    "explain_divergence": "divergence",
-    "line_stability": "curvature",
-    "local_limit": "curvature",
-    "stability": "certificate",
-    "sweep_lr": "sweep",
+    "check_gradient": "check.gradient",
+    "check_function": "check.function",
+    "Cause": "check.mistakes",
+    "GradientReport": "check.report",
+    "Comparison": "compare.comparison",
+    "compare_optimizers": "compare.comparison",
+    "Finding": "compare.contract",
+    "check_optimizer": "compare.contract",
+    "EpochMap": "affine.composition",
+    "epoch_map": "affine.maps",
+    "Certificate": "convergence.certificate",
+    "auto_lr": "convergence.certificate",
+    "explain_divergence": "convergence.divergence",
+    "line_stability": "convergence.curvature",
+    "local_limit": "convergence.curvature",
+    "stability": "convergence.certificate",
+    "sweep_lr": "convergence.sweep",
     "GradientDescent": "optim",
     "History": "history",
     "MiniBatchGradientDescent": "optim",
     "StochasticGradientDescent": "optim",
     "train": "training",
-    "Dataset": "data",
+    "Dataset": "data.dataset",
     "InputError": "errors",
     "LinearModel": "model",
-    "course": "data",
-    "hubble": "data",
-    "load": "data",
+    "course": "data.dataset",
+    "hubble": "data.dataset",
+    "load": "data.dataset",
 }
 
 __all__ = list(_MODULE_OF)

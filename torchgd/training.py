@@ -225,7 +225,7 @@ def _update(
 
 
 def _warn_of_a_wrong(gradient: GradientFunction, model: nn.Module, x: Tensor, y: Tensor) -> None:
-    from torchgd.check import check_gradient  # it takes a while to load, and few runs need it
+    from torchgd.check.gradient import check_gradient  # it takes a while to load, and few runs need it
 
     report = check_gradient(
         gradient, x[:SAMPLES_CHECKED], y[:SAMPLES_CHECKED], next(model.parameters()).item()

@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.measure import count, number, samples, table
 from torchgd import load
-from torchgd.affine import epoch_map_of_blocks
-from torchgd.distributed import process_group
+from torchgd.affine.distributed import process_group
+from torchgd.affine.maps import epoch_map_of_blocks
 
 LR = 0.01
 SCRIPTS = Path(__file__).parents[1]

@@ -34,10 +34,10 @@ def bridge(
 
     from dataclasses import asdict
 
-    from torchgd.bridge import climb
-    from torchgd.certificate import auto_lr, stability
-    from torchgd.run import Config
-    from torchgd.runlog import write_runs
+    from torchgd.convergence.certificate import auto_lr, stability
+    from torchgd.lessons.bridge import climb
+    from torchgd.runs.run import Config
+    from torchgd.runs.runlog import write_runs
 
     x, y = dataset
     config = Config(

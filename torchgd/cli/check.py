@@ -77,8 +77,8 @@ def _examine(target: str, x: Any, y: Any, w: float, options: dict[str, Any]) -> 
     """The report as text and as data; what the user's code prints goes to standard error."""
     import torch
 
-    from torchgd.check import check_gradient
-    from torchgd.function_check import check_function
+    from torchgd.check.function import check_function
+    from torchgd.check.gradient import check_gradient
 
     with redirect_stdout(sys.stderr):
         f = load_object(target)
@@ -119,7 +119,7 @@ def _examine_apart(seconds: float, target: str, *arguments: Any) -> tuple[str, d
 def _work(sender: Connection, *arguments: Any) -> None:
     import torch  # noqa: F401
 
-    import torchgd.check  # noqa: F401
+    import torchgd.check.gradient  # noqa: F401
 
     sender.send("ready")
     try:

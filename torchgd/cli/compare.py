@@ -66,7 +66,7 @@ def compare(
     dataset = opt.read_data(data, x, y, dtype, device)
     opt.check_start(weight)
 
-    from torchgd.certificate import auto_lr
+    from torchgd.convergence.certificate import auto_lr
 
     inputs, targets = dataset
     if rate is None:
@@ -82,7 +82,7 @@ def compare(
 
     import torch
 
-    from torchgd.compare import Verdict, compare_optimizers
+    from torchgd.compare.comparison import Verdict, compare_optimizers
     from torchgd.model import LinearModel
 
     batches = ours([torch.nn.Parameter(torch.zeros(()))]).batches(len(inputs))
@@ -138,7 +138,7 @@ def _ours(chosen: opt.Sampling, lr: float, seed: int) -> tuple[Callable[..., Gra
 
 def _check_contract(factory: Callable[..., Optimizer], name: str, *, as_json: bool) -> None:
     """Print the findings; exit with 1 where one failed."""
-    from torchgd.contract import Outcome, check_optimizer
+    from torchgd.compare.contract import Outcome, check_optimizer
 
     findings = check_optimizer(factory)
     counts = {outcome: sum(finding.outcome is outcome for finding in findings) for outcome in Outcome}

@@ -29,8 +29,8 @@ def experiment(
 ) -> None:
     """Where is the randomness? And other short experiments, each with its picture and its sentence."""
     from torchgd.experiments import EXPERIMENTS
-    from torchgd.figures import to_png
-    from torchgd.runlog import write_runs
+    from torchgd.runs.figures import to_png
+    from torchgd.runs.runlog import write_runs
 
     outcome = EXPERIMENTS[name.value](seed)
     picture = to_png(outcome.picture)

@@ -36,10 +36,10 @@ def lesson(
     opt.check_start(weight)
     dataset = opt.read_data(data, x, y, dtype, device)
 
-    from torchgd.certificate import auto_lr, stability
-    from torchgd.figures import METHOD_NAMES
-    from torchgd.lesson import witness
-    from torchgd.run import Config, experiment_name, run, with_engine
+    from torchgd.convergence.certificate import auto_lr, stability
+    from torchgd.lessons.lesson import witness
+    from torchgd.runs.figures import METHOD_NAMES
+    from torchgd.runs.run import Config, experiment_name, run, with_engine
 
     samples, targets = dataset
     at = 4.0 if predict is None else predict
@@ -109,7 +109,7 @@ def lesson(
 
 
 def _print(methods: dict[str, dict[str, Any]], epochs: int, at: float, logdir: Path) -> None:
-    from torchgd.figures import METHOD_NAMES
+    from torchgd.runs.figures import METHOD_NAMES
 
     terminal.table(
         ["method", "updates", "w, epoch 1", f"w, epoch {epochs}", "cost", f"y({at:g})"],

@@ -14,7 +14,7 @@ from torchgd.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from torchgd.data import Dataset
+    from torchgd.data.dataset import Dataset
 
 
 class Method(str, Enum):
@@ -131,7 +131,7 @@ def torch_device(name: str, dtype: Dtype) -> torch.device:
 
 def read_data(data: str, x: str | None, y: str | None, dtype: Dtype, device: str) -> Dataset:
     """The data that the words name, on the device, in the dtype."""
-    from torchgd.data import open_data
+    from torchgd.data.dataset import open_data
 
     return open_data(data, x=x, y=y, dtype=torch_dtype(dtype), device=torch_device(device, dtype))
 

@@ -48,13 +48,13 @@ def stability(
     asked = opt.sampling(method, batch_size, order)
     dataset = opt.read_data(data, x, y, opt.Dtype.float64, "cpu")
 
-    from torchgd.certificate import auto_lr, certify
-    from torchgd.curvature import line_stability
-    from torchgd.figures import METHOD_NAMES, to_png
-    from torchgd.figures_stability import factor_figure
-    from torchgd.methods import epoch_of
-    from torchgd.run import experiment_name
-    from torchgd.runlog import new_folder, write_config
+    from torchgd.convergence.certificate import auto_lr, certify
+    from torchgd.convergence.curvature import line_stability
+    from torchgd.convergence.figures import factor_figure
+    from torchgd.convergence.methods import epoch_of
+    from torchgd.runs.figures import METHOD_NAMES, to_png
+    from torchgd.runs.run import experiment_name
+    from torchgd.runs.runlog import new_folder, write_config
 
     samples, targets = dataset
     more: dict[str, Any] = {"loss": loss.value, "seed": seed}

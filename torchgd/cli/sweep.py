@@ -49,11 +49,11 @@ def sweep(
     dataset = opt.read_data(data, x, y, opt.Dtype.float64, "cpu")
     opt.check_start(weight)
 
-    from torchgd.figures import METHOD_NAMES, to_png
-    from torchgd.figures_stability import sweep_figure
-    from torchgd.run import experiment_name
-    from torchgd.runlog import RunLog, new_folder, write_config, write_text
-    from torchgd.sweep import sweep_lr
+    from torchgd.convergence.figures import sweep_figure
+    from torchgd.convergence.sweep import sweep_lr
+    from torchgd.runs.figures import METHOD_NAMES, to_png
+    from torchgd.runs.run import experiment_name
+    from torchgd.runs.runlog import RunLog, new_folder, write_config, write_text
 
     samples, targets = dataset
     settings: dict[str, Any] = {

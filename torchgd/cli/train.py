@@ -44,10 +44,10 @@ def train(
     chosen = opt.sampling(method, batch_size, order)
     opt.check_start(weight)
 
-    from torchgd.certificate import auto_lr, stability
-    from torchgd.distributed import process_group
-    from torchgd.divergence import explain_divergence
-    from torchgd.run import MOST_CERTIFIED, Config, experiment_name, run, with_engine
+    from torchgd.affine.distributed import process_group
+    from torchgd.convergence.certificate import auto_lr, stability
+    from torchgd.convergence.divergence import explain_divergence
+    from torchgd.runs.run import MOST_CERTIFIED, Config, experiment_name, run, with_engine
 
     with process_group() as group, terminal.silent(group.rank > 0):
         dataset = opt.read_data(data, x, y, dtype, device)

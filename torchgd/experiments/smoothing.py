@@ -18,11 +18,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from torchgd.data import hubble
+from torchgd.data.dataset import hubble
 from torchgd.experiments.outcome import Outcome
-from torchgd.figures import METHOD_COLOURS, panels
 from torchgd.model import LinearModel
 from torchgd.optim import StochasticGradientDescent
+from torchgd.runs.figures import METHOD_COLOURS, panels
 from torchgd.training import train
 
 BETA = 0.1

@@ -1,0 +1,230 @@
+"""One pass over the samples of an epoch, in which its updates are composed."""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from torchgd.affine.blocks import Block, checked, first_look, refuse_non_finite
+from torchgd.affine.compiled import BLOCK as COMPILED_BLOCK
+from torchgd.affine.compiled import ChunkMaps, chunk_maps
+from torchgd.affine.composition import EpochMap, Tree, number_or_inf, times
+from torchgd.affine.workers import Workers
+from torchgd.data.moments import Moments
+from torchgd.errors import InputError
+
+Sums = tuple[float, float, float]
+
+_WORTH_COMPILING = 1 << 32  # samples: the compiled pass saves about 1 ns on each and costs 4 to 8 s
+BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}  # samples composed at once: what fits a cache, what fills a GPU
+_PARALLEL = 1 << 17  # samples of the first block from which on threads are worth starting
+
+
+class OnePass:
+    """The state between blocks: the map so far, and the batch that is still open."""
+
+    def __init__(
+        self,
+        lr: float,
+        batch_size: int,
+        stops: Sequence[int] | Tensor,
+        *,
+        compiled: bool | None,
+        with_moments: bool = False,
+    ) -> None:
+        if not (math.isfinite(lr) and lr > 0):
+            raise InputError(f"lr must be finite and above 0, not {lr}; give e.g. 0.01")
+        if not batch_size >= 1:
+            what = f"batch_size must be 1 or more, not {batch_size}"
+            raise InputError(f"{what}; give the samples of one update")
+        self.lr, self.batch_size, self.compiled = lr, batch_size, compiled
+        self.stops = [int(stop) for stop in stops]  # those not yet reached
+        if self.stops != sorted(self.stops) or min(self.stops, default=0) < 0:
+            raise InputError("stops must ascend from 0; sort them")
+        self.with_moments, self.moments = with_moments, Moments()
+        self.map = EpochMap()
+        self.maps: list[EpochMap] = []
+        self.samples = self.updates = 0
+        self.least_squares = 0.0
+        self.open = 0  # samples of the open batch, and their Σ x² and Σ x (y − c x):
+        self.sums = (0.0, 0.0)
+        self.trees: dict[int, Tree] = {}  # one a thread
+        self.workers = Workers(parallel=False)
+
+    def over(self, blocks: Iterable[Block]) -> list[EpochMap]:
+        """Read the blocks; the maps at the stops, and last that of the whole."""
+        try:
+            for x, y in checked(blocks):
+                self._read(x, y)
+            return self._finish()
+        finally:
+            self.workers.close()
+
+    def _read(self, x: Tensor, y: Tensor) -> None:
+        """Compose the updates of a block."""
+        if self.samples == 0:
+            self.least_squares, largest, mean = first_look(x, y)
+            strength = 2 * self.lr * (largest if self.batch_size == 1 else mean)
+            self.map = EpochMap(center=self.least_squares if strength > 1 else 0.0)
+            self._move([self.map] * len(self._ends(0)))
+            if x.device.type == "cpu" and torch.get_num_threads() > 1 and len(x) >= _PARALLEL:
+                self.workers = Workers(parallel=True)
+        if self.compiled is None and max(len(x), self.samples) >= _WORTH_COMPILING:
+            self.compiled = True
+        begin = 0
+        while begin < len(x):
+            begin += self._compose_next(x[begin:], y[begin:])
+        self.workers.settle()
+
+    def _finish(self) -> list[EpochMap]:
+        """The maps at the stops and of the whole; the last batch may be smaller than the others."""
+        if self.open:
+            self._close(self.open, self._ends(1))
+        if self.stops:
+            raise InputError(f"stop {self.stops[0]} is beyond the epoch, which has {self.updates} updates")
+        return [*self.maps, self.map]
+
+    def _compose_next(self, x: Tensor, y: Tensor) -> int:
+        """Compose as many of these samples as is best at once; returns how many."""
+        size, room = self.batch_size, min(len(x), BLOCK.get(x.device.type, BLOCK["cpu"]))
+        fold = chunk_maps(x.device.type) if self.compiled and size == 1 and len(x) >= COMPILED_BLOCK else None
+        if fold and bisect_right(self.stops, self.updates + COMPILED_BLOCK) == 0:
+            count = COMPILED_BLOCK
+            self._compose_compiled(fold, x[:count], y[:count])
+        elif self.open == 0 and size <= room:
+            count = room // size * size
+            self._compose(x[:count], y[:count])
+        else:
+            count = min(room, size - self.open)
+            self._collect(x[:count], y[:count])
+        if self.with_moments:
+            sums = partial(_sums, x[:count], y[:count], self.least_squares)
+            self.workers.do(sums, partial(self._add_to_moments, count))
+        self.samples += count
+        return count
+
+    def _add_to_moments(self, n: int, sums: Sums) -> None:
+        """Of all samples so far."""
+        so_far, (xx, xz, zz) = self.moments, sums
+        self.moments = Moments(
+            so_far.n + n, self.least_squares, so_far.xx + xx, so_far.xz + xz, so_far.zz + zz
+        )
+
+    def _compose(self, x: Tensor, y: Tensor) -> None:
+        """Compose whole batches, by the tree; where it overflows, the epoch need not: one after another."""
+        ends, first, rate = self._ends(len(x) // self.batch_size), self.samples, 2 * self.lr / self.batch_size
+
+        def prefixes() -> list[tuple[float, float]]:
+            tree = self._tree(ends[-1], x.device)
+            self._updates(x, y, tree)
+            whole = tree.compose()
+            return [*tree.prefixes(ends[:-1]), whole] if len(ends) > 1 else [whole]
+
+        def take(found: list[tuple[float, float]]) -> None:
+            if all(math.isfinite(scale + shift) for scale, shift in found):
+                maps = [EpochMap(scale, shift * rate, self.map.center) for scale, shift in found]
+                self._move([self.map.then(prefix) for prefix in maps])
+            else:
+                refuse_non_finite(x, y, first)
+                a, b = self._updates(x, y, self._tree(ends[-1], x.device))
+                self._in_order(a.tolist(), (b * rate).tolist(), ends)
+
+        self.workers.do(prefixes, take)
+
+    def _updates(self, x: Tensor, y: Tensor, tree: Tree) -> tuple[Tensor, Tensor]:
+        """The a and b, b without its factor 2 lr / batch_size, of each update, as leaves of the tree."""
+        x, y, size = x.double(), y.double(), self.batch_size
+        a, b = tree.leaves(len(x) // size)
+        rate = 2 * self.lr / size
+        if size == 1:
+            torch.addcmul(x.new_ones(()), x, x, value=-rate, out=a)
+            torch.sub(y, x, alpha=self.map.center, out=b).mul_(x)
+        else:  # a product with ones is the quickest sum of short rows
+            ones = x.new_ones(size)
+            torch.mv((x * x).view(-1, size), ones, out=a).mul_(-rate).add_(1)
+            torch.mv(torch.sub(y, x, alpha=self.map.center).mul_(x).view(-1, size), ones, out=b)
+        return a, b
+
+    def _tree(self, leaves: int, device: torch.device) -> Tree:
+        """This thread's tree."""
+        thread = threading.get_ident()
+        if thread not in self.trees or not self.trees[thread].holds(leaves, device):
+            self.trees[thread] = Tree(leaves, device)
+        return self.trees[thread]
+
+    def _compose_compiled(self, fold: ChunkMaps, x: Tensor, y: Tensor) -> None:
+        """Compose COMPILED_BLOCK samples, no stop among them; what overflows goes the other way."""
+        self.workers.settle()
+        rate = 2 * self.lr
+        numbers = torch.tensor([rate, self.map.center], dtype=torch.float64, device=x.device)
+        maps = fold(x.double(), y.double(), numbers[0], numbers[1])
+        tree = self._tree(len(maps[0]), x.device)
+        for leaves, values in zip(tree.leaves(len(maps[0])), maps, strict=True):
+            leaves.copy_(values)
+        scale, shift = tree.compose()
+        if math.isfinite(scale + shift):
+            self._ends(len(x))
+            self._move([self.map.then(EpochMap(scale, shift * rate, self.map.center))])
+        else:
+            self._compose(x, y)
+
+    def _collect(self, x: Tensor, y: Tensor) -> None:
+        """Add samples to the open batch, and close it when it is full."""
+        self.open += len(x)
+        full, first = self.open == self.batch_size, self.samples
+        samples, ends = self.open, self._ends(1) if full else []
+        self.open = 0 if full else self.open
+
+        def take(sums: Sums) -> None:
+            self.sums = (self.sums[0] + sums[0], self.sums[1] + sums[1])
+            if not math.isfinite(sum(self.sums)):
+                refuse_non_finite(x, y, first)
+            if full:
+                self._close(samples, ends)
+
+        self.workers.do(partial(_sums, x, y, self.map.center), take)
+
+    def _close(self, samples: int, ends: list[int]) -> None:
+        """Compose the update of the open batch."""
+        rate = 2 * self.lr / samples
+        self._in_order([1 - rate * self.sums[0]], [rate * self.sums[1]], ends)
+        self.sums = (0.0, 0.0)
+
+    def _in_order(self, a: list[float], b: list[float], ends: list[int]) -> None:
+        """Compose one update after another."""
+        scale, drift, begin, maps = self.map.scale, self.map.drift, 0, []
+        for end in ends:
+            for i in range(begin, end):
+                scale = times(a[i], scale)
+                drift = times(a[i], drift) + b[i]
+                if not (math.isfinite(scale) or math.isfinite(drift)):
+                    break
+            begin = end
+            maps.append(EpochMap(number_or_inf(scale), number_or_inf(drift), self.map.center))
+        self._move(maps)
+
+    def _ends(self, rows: int) -> list[int]:
+        """Count the next updates as done; where among them the stops lie, and last their number."""
+        self.updates += rows
+        within = bisect_right(self.stops, self.updates)
+        ends = [stop - self.updates + rows for stop in self.stops[:within]]
+        del self.stops[:within]
+        return [*ends, rows]
+
+    def _move(self, maps: list[EpochMap]) -> None:
+        """Keep the maps at the stops; the last is the map so far."""
+        *at_stops, self.map = maps
+        self.maps += at_stops
+
+
+def _sums(x: Tensor, y: Tensor, center: float) -> Sums:
+    """Σ x², Σ x z and Σ z² with z = y − c x."""
+    x, y = x.double(), y.double()
+    z = torch.sub(y, x, alpha=center)
+    return torch.dot(x, x).item(), torch.dot(x, z).item(), torch.dot(z, z).item()

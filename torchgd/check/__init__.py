@@ -1,0 +1,1 @@
+"""Is my gradient right? The comparison, and the names of the mistakes."""

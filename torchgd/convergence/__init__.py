@@ -1,0 +1,1 @@
+"""Will it converge? The certificate before the first step, the reason after a divergence."""

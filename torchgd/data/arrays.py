@@ -1,0 +1,143 @@
+"""The arrays of an .npz file, and what makes any numpy array fit to be data.
+
+The header of an array says how large it is; that is checked against the file and the machine before any
+memory is taken. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import reprlib
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from tokenize import TokenError
+from typing import IO
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from torchgd.data.files import largest, missing, nothing_to_learn, opened, shown
+from torchgd.errors import InputError
+
+BLOCK = 1 << 17  # samples: x and y of a block fit the processor's cache, and a loop over blocks costs little
+_LONGEST_HEADER = 10_000  # bytes, as in numpy
+_UNSUSPECTED = 64 << 20  # bytes that any array may unpack to, however small its archive
+# What numpy raises on bytes that are no array, and zipfile on those that are no archive; each was seen.
+_MALFORMED = (ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError, TokenError)
+_TORN = (BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of an array says: its type, its length n, and where its numbers begin and end."""
+
+    dtype: np.dtype[np.generic]
+    length: int
+    begin: int
+    end: int
+
+
+def read_header(file: IO[bytes], name: str, size: int) -> Header:
+    """The header of an array in a file of that size, which must hold a vector of real numbers and no more."""
+    head = io.BytesIO(file.read(_LONGEST_HEADER))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's advice to save files of Python 2 again
+            version = np.lib.format.read_magic(head)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, _, dtype = read[version](head)
+    except _MALFORMED:
+        raise InputError(f"{name}: is not an .npy array; save it with numpy.save") from None
+    if dtype.hasobject:
+        raise InputError(f"{name}: holds pickled objects, which are never loaded; save it as float64")
+    if dtype.kind not in "iuf":
+        raise InputError(f"{name}: holds {reprlib.repr(str(dtype))}, not real numbers; save it as float64")
+    if len(shape) != 1:
+        raise InputError(f"{name}: has shape {reprlib.repr(shape)}, not (n,); save it as a.reshape(-1)")
+    if shape[0] < 1:
+        raise InputError(f"{name}: is empty; give at least one sample")
+    end = head.tell() + shape[0] * dtype.itemsize
+    if end != size:
+        numbers = f"does not fit its {reprlib.repr(shape[0])} of {dtype}"
+        raise InputError(f"{name}: is {size} bytes long, which {numbers}; copy or save it again")
+    return Header(dtype, shape[0], head.tell(), end)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a longdouble too large, a signalling NaN
+def as_tensor(numbers: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
+    """The numbers as a tensor, which shares their memory where they are of that type."""
+    if numbers.dtype not in (np.float16, np.float32, np.float64) or not numbers.flags.aligned:
+        numbers = numbers.astype(np.float64)
+    return torch.from_numpy(numbers).to(dtype)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a longdouble too large, a signalling NaN
+def check_finite(numbers: NDArray[np.generic], dtype: torch.dtype, name: str, begin: int) -> bool:
+    """Refuse what is NaN, or infinite in the dtype; begin is the first index. Is any number other than 0?"""
+    low, high, limit = float(numbers.min()), float(numbers.max()), largest(dtype)  # NaN if any is NaN
+    if not -limit <= low <= high <= limit:
+        at = int(np.flatnonzero(~((numbers >= np.float64(-limit)) & (numbers <= np.float64(limit))))[0])
+        why, mend = "not finite", "mend it, or leave the sample out"
+        if np.isfinite(numbers[at]):
+            why, mend = f"too large for {str(dtype).removeprefix('torch.')}", "use another unit or type"
+        raise InputError(f"{name}, index {begin + at}: {numbers[at]} is {why}; {mend}")
+    return bool(torch.tensor([low, high], dtype=dtype).any())  # a tiny number is 0 in a short type
+
+
+def check_memory(size: int, name: str, mend: str) -> None:
+    """Refuse to take more than half of the machine's memory, where the system says how much that is."""
+    if hasattr(os, "sysconf") and size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2:
+        raise InputError(f"{name}: takes {size / 2**30:.1f} GiB, over half of the memory; {mend}")
+
+
+def read_npz(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two arrays of an .npz file."""
+    name = shown(path)
+    with opened(path) as file:
+        try:
+            with ZipFile(file) as archive:
+                names = [info.removesuffix(".npy") for info in archive.namelist() if info.endswith(".npy")]
+                for wanted in (x_name, y_name):
+                    if wanted not in names:
+                        raise InputError(f"{name}: {missing(wanted, 'array', names)}")
+                x, y = (_member(archive, path, wanted, dtype) for wanted in (x_name, y_name))
+        except InputError:
+            raise
+        except _TORN as error:
+            why = shorten(str(error) or "it ends early", 60, placeholder=" ...")  # zipfile quotes the bytes
+            raise InputError(f"{name}: is not a whole .npz file ({why}); save it with numpy.savez") from None
+    if len(x) != len(y):
+        lengths = f"{x_name!r} has {len(x)} samples, {y_name!r} {len(y)}"
+        raise InputError(f"{name}: {lengths}; give one y for each x")
+    nothing_to_learn(bool(x.any()), name)
+    return x, y
+
+
+def _member(archive: ZipFile, path: Path, wanted: str, dtype: torch.dtype) -> Tensor:
+    """One array of the archive, unpacked block by block."""
+    name = f"{shown(path)}, array {wanted!r}"
+    info = archive.getinfo(f"{wanted}.npy")
+    mend = "save x and y as .npy files, which are read in blocks"
+    if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise InputError(f"{name}: is packed as numpy never packs; save it with numpy.savez")
+    if info.file_size > max(_UNSUSPECTED, 100 * path.stat().st_size):
+        raise InputError(f"{name}: unpacks to {info.file_size} bytes, over 100 times the file; {mend}")
+    check_memory(info.file_size, name, mend)
+    with archive.open(info) as file:
+        header = read_header(file, name, info.file_size)
+        file.seek(header.begin)
+        whole = torch.empty(header.length, dtype=dtype)
+        for begin, part in zip(range(0, header.length, BLOCK), whole.split(BLOCK), strict=True):
+            packed = file.read(len(part) * header.dtype.itemsize)
+            numbers = np.frombuffer(bytearray(packed), header.dtype, len(part))
+            part.copy_(as_tensor(numbers, dtype))
+            check_finite(numbers, dtype, name, begin)
+    return whole

@@ -1,0 +1,196 @@
+"""Checkpoints: all that a run needs to go on with the same bits, in a file that executes nothing.
+
+It holds tensors, numbers and words only, the version of its format, and a checksum, and is read with
+``torch.load(weights_only=True)``.
+
+    >>> import tempfile
+    >>> from torchgd import StochasticGradientDescent, course, train
+    >>> file = Path(tempfile.mkdtemp()) / "checkpoint.pt"
+    >>> def begin():
+    ...     model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    ...     torch.nn.init.ones_(model.weight)
+    ...     return model, StochasticGradientDescent(model.parameters())
+    >>> x, y = (data.reshape(-1, 1) for data in course())
+
+A run of 5 epochs, kept, and gone on with to 10, has the bits of a run of 10:
+
+    >>> model, optimizer = begin()
+    >>> history = train(model, x, y, optimizer, epochs=5)
+    >>> save(file, take(model, optimizer, history, Place(epoch=5)))
+
+    >>> model, optimizer = begin()
+    >>> history = train(model, x, y, optimizer, epochs=10, resume=load(file).restore(model, optimizer))
+    >>> other, optimizer = begin()
+    >>> bool((history.weight == train(other, x, y, optimizer, epochs=10).weight).all())
+    True
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torchgd.errors import InputError
+from torchgd.history import History
+from torchgd.runs.atomic import write_whole
+from torchgd.training import Place
+
+FORMAT = "torchgd checkpoint"
+VERSION = 1
+_PLAIN = {bool, int, float, complex, str, bytes}  # not their subclasses, which weights_only would refuse
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run at one place.
+
+    Attributes:
+        model, optimizer, scheduler: what their ``state_dict()`` gave; no scheduler is None.
+        history: the run so far.
+        place: where it goes on.
+        settings: what was configured, in numbers and words.
+        ended: whether there is nothing left to do.
+    """
+
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    history: History
+    place: Place
+    scheduler: dict[str, Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    ended: bool = False
+
+    def restore(self, model: nn.Module, optimizer: Optimizer, scheduler: Any = None) -> tuple[History, Place]:
+        """Give the model, optimizer and scheduler the kept state; returns what ``train(resume=…)`` takes.
+
+        Raises:
+            InputError: they are not of the same kind as those of the run.
+        """
+        if (scheduler is None) != (self.scheduler is None):
+            raise InputError(
+                "the checkpoint is of a run with a scheduler, or this run has one; give both the same"
+            )
+        try:
+            model.load_state_dict(self.model)
+            optimizer.load_state_dict(self.optimizer)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"the checkpoint is of another model or optimizer ({reason})") from None
+        if scheduler is not None:
+            scheduler.load_state_dict(self.scheduler)
+        return self.history, self.place
+
+
+def take(
+    model: nn.Module,
+    optimizer: Optimizer,
+    history: History,
+    place: Place,
+    *,
+    scheduler: Any = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    ended: bool = False,
+) -> Checkpoint:
+    """A checkpoint of the present state, copied, so that training may go on.
+
+    Args:
+        model, optimizer, scheduler: as they are at ``place``.
+        history: the run so far, all of it.
+        place: where the run stands, as ``on_progress`` of :func:`torchgd.train` was told.
+        settings, ended: see :class:`Checkpoint`.
+    """
+    return Checkpoint(
+        model=copy.deepcopy(model.state_dict()),
+        optimizer=copy.deepcopy(optimizer.state_dict()),
+        scheduler=None if scheduler is None else copy.deepcopy(scheduler.state_dict()),
+        history=history,
+        place=place,
+        settings=settings,
+        ended=ended,
+    )
+
+
+def save(path: Path | str, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; a file that stands there is replaced at once, or stays whole.
+
+    Raises:
+        OSError: the disk is full, or the folder can't be written.
+    """
+    content = {
+        "model": dict(checkpoint.model),
+        "optimizer": checkpoint.optimizer,
+        "scheduler": checkpoint.scheduler,
+        "history": {column.name: getattr(checkpoint.history, column.name) for column in fields(History)},
+        "place": asdict(checkpoint.place),
+        "settings": dict(checkpoint.settings),
+        "ended": checkpoint.ended,
+    }
+    whole = {"format": FORMAT, "version": VERSION, "checksum": _checksum(content), "content": content}
+    buffer = io.BytesIO()  # torch.save reports a full disk as a RuntimeError; writing bytes does not
+    torch.save(whole, buffer)
+    write_whole(Path(path), buffer.getvalue())
+
+
+def load(path: Path | str) -> Checkpoint:
+    """Read a checkpoint; nothing in the file is executed.
+
+    Raises:
+        InputError: there is none, it is not one of ours, or its content has changed since it was written.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    begin_anew = "take away the file to begin anew"
+    try:
+        whole = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        found = (whole["format"], whole["version"])
+        content = whole["content"]
+        intact = whole["checksum"] == _checksum(content)
+    except Exception:  # what torch.load raises for broken bytes has no common class
+        raise InputError(f"{path}: no checkpoint of torchgd, or a broken one; {begin_anew}") from None
+    if found != (FORMAT, VERSION):
+        raise InputError(f"{path}: a checkpoint of format {found}, not {(FORMAT, VERSION)}; {begin_anew}")
+    if not intact:
+        raise InputError(f"{path}: its content does not match its checksum; {begin_anew}")
+    try:
+        history, place = History(**content.pop("history")), Place(**content.pop("place"))
+        return Checkpoint(history=history, place=place, **content)
+    except (TypeError, KeyError, AttributeError):
+        raise InputError(f"{path}: a checkpoint that lacks something; {begin_anew}") from None
+
+
+def _checksum(content: object) -> str:
+    """SHA-256 of the content, whatever the layout of the file that holds it."""
+    digest = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, Mapping):
+            for key in value:
+                add(key)
+                add(value[key])
+            digest.update(b"}")
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+            digest.update(b"]")
+        elif value is None or type(value) in _PLAIN:
+            digest.update(f"{type(value).__name__} {value!r} ".encode())
+        else:
+            raise InputError(f"a checkpoint cannot hold {value!r:.60}; give tensors, numbers and words")
+
+    add(content)
+    return digest.hexdigest()

@@ -1,0 +1,99 @@
+"""The pictures of a run, drawn with matplotlib: the parabola with the weight's path, the cost over epochs.
+
+Axes are labelled and lines are thick enough to be projected; a method has the same colour everywhere.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from torchgd.data.moments import Moments
+from torchgd.history import History
+
+HIGHEST = 1e150  # matplotlib's logarithmic axes overflow near the end of float64
+METHOD_COLOURS = {
+    "gd": "#0072B2",
+    "sgd": "#D55E00",
+    "minibatch": "#009E73",
+}  # told apart by colour-blind eyes too
+METHOD_NAMES = {"gd": "full batch", "sgd": "per sample", "minibatch": "mini-batch"}
+
+
+def parabola(histories: Mapping[str, History], moments: Moments, *, title: str = "") -> Figure:
+    """The cost C(w) of y = w·x as a curve over w, with the path of each method's weight on it.
+
+    Args:
+        histories: method → its history; of a one-weight model.
+        moments: the cost of the data, ``Moments.of(data.blocks())``.
+        title: what stands above.
+    """
+    figure, (axes,) = panels(title)
+    best = moments.least_squares
+    paths = {method: history.weight.tolist() for method, history in histories.items()}
+    reach = max(abs(w - best) for path in paths.values() for w in path)
+    span = 1.25 * max(reach, 1e-3 * (1 + abs(best)))
+    curve = [best + span * (i / 200 - 1) for i in range(401)]
+    axes.plot(curve, [moments.cost(w) for w in curve], color="#888888", linewidth=2)
+    for method, path in paths.items():
+        label, colour = METHOD_NAMES.get(method, method), METHOD_COLOURS.get(method)
+        height = [moments.cost(w) for w in path]
+        axes.plot(path, height, "o-", color=colour, label=label, markersize=6, linewidth=1.5, alpha=0.8)
+    axes.axvline(best, color="#888888", linestyle=":", linewidth=1.5, label=f"least squares, w = {best:.6g}")
+    axes.set_xlabel("weight w")
+    axes.set_ylabel("cost: mean of (w·x − y)²")
+    axes.legend(loc="upper center")
+    return figure
+
+
+def cost_curve(histories: Mapping[str, History], *, title: str = "") -> Figure:
+    """The cost over all data against the epoch, on a logarithmic axis.
+
+    Args:
+        histories: method → its history.
+        title: what stands above.
+    """
+    figure, (axes,) = panels(title)
+    for method, history in histories.items():
+        label, colour = METHOD_NAMES.get(method, method), METHOD_COLOURS.get(method)
+        cost = history.cost.clamp_max(HIGHEST) if history.cost.dtype == torch.float64 else history.cost
+        axes.plot(history.epoch, cost, color=colour, label=label, linewidth=2.5)
+    if any((history.cost > 0).any() for history in histories.values()):
+        axes.set_yscale("log", nonpositive="clip")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("cost after the epoch: mean of (w·x − y)²")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def to_png(figure: Figure) -> tuple[bytes, int, int]:
+    """The figure as a PNG, with its width and height in pixels."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    width, height = FigureCanvasAgg(figure).get_width_height()
+    return buffer.getvalue(), width, height
+
+
+def panels(*titles: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Axes in the style of all pictures, one for each title, row by row.
+
+    Example:
+        >>> figure, (left, right) = panels("before", "after")
+        >>> right.get_title()
+        'after'
+    """
+    columns = len(titles) // rows
+    figure = Figure(figsize=(max(8, 6 * columns), 5 * rows), dpi=100, layout="constrained")
+    every = [figure.add_subplot(rows, columns, place) for place in range(1, len(titles) + 1)]
+    for axes, title in zip(every, titles, strict=True):
+        axes.set_title(title, fontsize=15)
+        axes.xaxis.label.set_fontsize(14)
+        axes.yaxis.label.set_fontsize(14)
+        axes.tick_params(labelsize=12)
+    return figure, every

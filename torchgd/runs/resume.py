@@ -1,0 +1,213 @@
+"""Going on with a run: which one it is, and whether it is the same one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchgd.batches import Batches
+from torchgd.data.dataset import Dataset
+from torchgd.errors import InputError
+from torchgd.history import History
+from torchgd.runs import checkpoint
+from torchgd.runs.checkpoint import Checkpoint
+from torchgd.runs.runlog import check_name
+from torchgd.training import Place
+
+STRETCHES, STRETCH = 64, 2**18  # of samples that count for the checksum: up to 16.7 million it is all of them
+
+CHECKPOINT = "checkpoint.pt"
+GO_ON = "torchgd train --resume with the same options goes on"
+_KEEP_PLACE = {"lr", "epochs", "gradient", "device"}  # in the epoch; without the others it is another epoch
+OVERRIDABLE = [
+    "lr",
+    "epochs",
+    "data",
+    "method",
+    "batch_size",
+    "order",
+    "seed",
+    "gradient",
+    "device",
+    "engine",
+]
+_NOT_COMPARED = {"torchgd", "torch", "data", "x", "y"}  # versions and names; the data count by content
+
+
+def fingerprint(data: Dataset) -> dict[str, int | str]:
+    """The data by content: the number of samples and a checksum of x and of y."""
+    x = y = 0
+    for start in range(0, len(data), max(STRETCH, math.ceil(len(data) / STRETCHES))):
+        for xs, ys in data.blocks(start=start, stop=start + STRETCH):
+            x, y = zlib.crc32(_bytes(xs), x), zlib.crc32(_bytes(ys), y)
+    return {"samples": len(data), "checksum": f"{x:08x}{y:08x}"}
+
+
+def _bytes(values: Tensor) -> Any:
+    return values.cpu().contiguous().view(torch.uint8).numpy()
+
+
+def find_run(logdir: Path, experiment: str, method: str, name: str | None) -> Path:
+    """The folder of the run of this name, or else of the method's last run: of sgd, sgd-2, sgd-3 the third.
+
+    Raises:
+        InputError: there is none, with the names of those that there are.
+    """
+    wanted = method if name is None else name
+    check_name(wanted)
+    folder = logdir / experiment
+    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    numbered = re.compile(rf"{re.escape(method)}(?:-(\d+))?")
+    numbers = {int(match[1] or 1): run for run in found if (match := numbered.fullmatch(run))}
+    run = numbers[max(numbers)] if name is None and numbers else name
+    if run not in found:
+        there = f"there are {', '.join(found)}; give --name" if found else "leave out --resume to begin one"
+        raise InputError(f"{folder / wanted}: no such run to go on with; {there}")
+    return folder / run
+
+
+def past_of(folder: Path, settings: Mapping[str, Any], override: Sequence[str]) -> Checkpoint | None:
+    """The checkpoint to go on from, or None where the run was killed before its first.
+
+    Args:
+        folder: the run's.
+        settings: those of now; all but versions and names must be the run's.
+        override: the names of those that may differ. After most of them a new epoch begins: the checkpoint is
+            taken back to the end of the last whole one.
+
+    Raises:
+        InputError: the folder holds something else or something broken, or the settings differ.
+    """
+    override = [name.replace("-", "_") for name in override]
+    for name in override:
+        if name not in OVERRIDABLE:
+            raise InputError(f"--override {name}: not one of {', '.join(OVERRIDABLE)}")
+    was, kept = _read(folder)
+    if was is None:
+        return None
+    differing = {key for key in settings.keys() - _NOT_COMPARED if was.get(key) != settings[key]}
+    if "dtype" in differing:
+        differing.discard("checksum")  # other bytes of the same numbers
+    names = {"data" if key in {"samples", "checksum"} else key for key in differing}
+    refused = sorted(names - set(override))
+    if refused:
+        listed = ", ".join(f"{name} {_worded(was, name)} (now {_worded(settings, name)})" for name in refused)
+        able = set(refused) <= set(OVERRIDABLE)
+        mend = f"add {' '.join(f'--override {name}' for name in refused)}" if able else "leave out --resume"
+        raise InputError(f"{folder}: the run has {listed}; give the same, or {mend}")
+    if kept is None:
+        return None
+    if kept.place.epoch > settings["epochs"]:
+        raise InputError(f"{folder}: {kept.place.epoch} epochs are done; give --epochs of that or more")
+    if names and kept.history.status == "diverged":
+        raise InputError(f"{folder}: the run has diverged and cannot go on; leave out --resume to begin anew")
+    if not names <= _KEEP_PLACE:
+        kept = _at_epoch_end(kept)
+    changes = list(was.get("overridden", []))
+    if names:
+        changes.append({"epoch": kept.place.epoch, **{name: was.get(name) for name in sorted(names)}})
+    return replace(kept, settings={**settings, "overridden": changes} if changes else settings)
+
+
+def counted_on(past: History | None, part: History, batches: Batches) -> History:
+    """The part of a run whose updates and samples so far came in other batches, counted on from those."""
+    if past is None:
+        return part
+    updates = int(past.end_update[-1]) - int(past.epoch[-1]) * len(batches)
+    samples = int(past.end_samples[-1]) - int(past.epoch[-1]) * batches.n
+    return replace(
+        part,
+        end_update=part.end_update + updates,
+        update=part.update + updates,
+        end_samples=part.end_samples + samples,
+        samples_seen=part.samples_seen + samples,
+    )
+
+
+def _at_epoch_end(kept: Checkpoint) -> Checkpoint:
+    """The checkpoint as it was at the end of the last whole epoch; the order of the samples begins anew."""
+    history = kept.history
+    whole = history.update <= history.end_update[-1]
+    recorded = ("update", "samples_seen", "update_weight", "gradient", "loss_before", "loss_after")
+    return replace(
+        kept,
+        model={"weight": history.weight[-1]},
+        history=replace(history, **{name: getattr(history, name)[whole] for name in recorded}),
+        place=Place(int(history.epoch[-1])),
+    )
+
+
+def _read(folder: Path) -> tuple[Mapping[str, Any] | None, Checkpoint | None]:
+    """The run's settings and its last checkpoint, each as far as it got before it was killed."""
+    if (folder / CHECKPOINT).exists():
+        kept = checkpoint.load(folder / CHECKPOINT)
+        if not kept.settings:
+            raise InputError(
+                f"{folder / CHECKPOINT}: holds no settings; it can be gone on with in Python only"
+            )
+        return kept.settings, kept
+    path = folder / "config.json"
+    if not path.exists():
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if others:
+            raise InputError(
+                f"{folder}: is no run, as it holds {others[0]!r} but no config.json; check --name"
+            )
+        return None, None
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); leave out --resume to begin anew") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: holds no JSON object; leave out --resume to begin anew")
+    return settings, None
+
+
+def _worded(settings: Mapping[str, Any], name: str) -> str:
+    if name == "data":
+        return (
+            f"{settings.get('data')} ({settings.get('samples')} samples, checksum {settings.get('checksum')})"
+        )
+    return str(settings.get(name))
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Write a run's folder, alone: a living process that writes it, or a failure to write, is one line.
+
+    Raises:
+        InputError: another process is at work there (where the system has no locks, trust the caller), the
+            disk is full, or the folder can't be written.
+    """
+    try:
+        with ExitStack() as stack:
+            if importlib.util.find_spec("fcntl"):  # not on Windows
+                fcntl: Any = importlib.import_module("fcntl")
+                handle = os.open(folder, os.O_RDONLY)  # the lock ends with the process, however that ends
+                stack.callback(os.close, handle)
+                _lock(fcntl, handle, folder)
+            yield
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); mend that; {GO_ON}") from None
+
+
+def _lock(fcntl: Any, handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{folder}: another process is at work on this run; wait for its end") from None
+    except OSError:  # a file system without locks
+        return

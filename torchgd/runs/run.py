@@ -1,0 +1,229 @@
+"""One run from its configuration: the model, the optimizer, the training, the log."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from torchgd.affine.distributed import ALONE, Group
+from torchgd.affine.scan import scan
+from torchgd.data.dataset import Dataset
+from torchgd.data.mapped import MappedVector
+from torchgd.data.moments import Moments
+from torchgd.errors import InputError
+from torchgd.history import History
+from torchgd.model import LinearModel
+from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
+from torchgd.runs.checkpoint import Checkpoint
+from torchgd.runs.figures import METHOD_NAMES, cost_curve, parabola, to_png
+from torchgd.runs.interruption import stoppable
+from torchgd.runs.keeper import Keeper
+from torchgd.runs.resume import CHECKPOINT, GO_ON, counted_on, find_run, fingerprint, past_of, writing
+from torchgd.runs.runlog import RunLog, new_folder, write_config
+from torchgd.training import MOST_UPDATES_RECORDED, Place, train
+
+MOST_CERTIFIED = 1_000_000  # samples; above it the certificate takes longer than the run
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that decides the numbers of a run, as config.json holds it."""
+
+    data: str
+    x: str | None
+    y: str | None
+    method: str
+    lr: float
+    epochs: int
+    batch_size: int | None
+    order: str
+    seed: int
+    weight: float
+    gradient: str
+    device: str
+    dtype: str
+    engine: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended: its history, its model, its folder, and whether there was nothing left to do."""
+
+    history: History
+    model: LinearModel
+    folder: Path
+    had_ended: bool = False
+
+
+def make_optimizer(config: Config, model: LinearModel) -> GradientDescent:
+    """The optimizer of the configuration's method; its order is seeded by the configuration's seed."""
+    if config.method == "gd":
+        return GradientDescent(model.parameters(), lr=config.lr)
+    generator = torch.Generator().manual_seed(config.seed)
+    if config.method == "sgd":
+        return StochasticGradientDescent(
+            model.parameters(), lr=config.lr, order=config.order, generator=generator
+        )
+    return MiniBatchGradientDescent(
+        model.parameters(),
+        lr=config.lr,
+        batch_size=config.batch_size or 1,
+        order=config.order,
+        generator=generator,
+    )
+
+
+def run(
+    config: Config,
+    data: Dataset,
+    *,
+    logdir: Path,
+    experiment: str,
+    name: str | None = None,
+    resume: bool = False,
+    override: Sequence[str] = (),
+    on_start: Callable[[], None] | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+    group: Group = ALONE,
+) -> Run:
+    """Train as configured and log it to ``logdir/experiment/name``.
+
+    Args:
+        config: what to train.
+        data: the data it names, on its device, in its dtype.
+        logdir, experiment, name: where to; the name is the method's if not given.
+        resume: go on with the run of this name from its last checkpoint; a run that has ended is only read.
+        override: the settings in which a resumed run may differ from what it was.
+        on_start: called once, when nothing that the input can be at fault for is left to go wrong.
+        on_epoch: called now and then with the number of epochs done, for a progress bar.
+        group: the processes that share the work; rank 0 writes.
+
+    Raises:
+        InputError: the run's folder can't be written, there is no such run to go on with, or the cost is not
+            finite at the start; then nothing is written.
+        Stopped: SIGINT or SIGTERM came; the run can be gone on with.
+    """
+    model = LinearModel(config.weight, device=data.inputs.device, dtype=data.inputs.dtype)
+    optimizer = make_optimizer(config, model)
+    settings = {
+        "torchgd": version("torchgd"),
+        "torch": str(torch.__version__),
+        **asdict(config),
+        **fingerprint(data),
+    }
+    if resume and group.size > 1:
+        raise InputError("--resume goes on in one process; leave out torchrun")
+    if group.rank:  # rank 0 alone writes
+        return Run(scan(model, data, optimizer, config.epochs, group=group), model, logdir)
+    batches = optimizer.batches(len(data))
+    moments = Moments.of(data.blocks())
+    largest = torch.finfo(data.inputs.dtype).max
+    if group.size == 1 and not moments.cost(config.weight) * moments.n <= largest:
+        raise InputError("the cost before the first update is not finite; check the data and the weight")
+    if resume:
+        folder = find_run(logdir, experiment, config.method, name)
+    else:
+        folder = new_folder(logdir, experiment, config.method if name is None else name)
+    with writing(folder):
+        past = past_of(folder, settings, override) if resume else None
+        if past is not None:
+            past.restore(model, optimizer)
+            optimizer.param_groups[0]["lr"] = config.lr  # which may be overridden
+            if past.ended and (past.history.status == "diverged" or past.place.epoch >= config.epochs):
+                return Run(past.history, model, folder, had_ended=True)
+            settings = dict(past.settings)
+        write_config(folder, settings)
+        done = past.place.epoch if past else 0
+        before = past.history if past else None
+        updates = (int(before.end_update[-1]) if before else 0) + len(batches) * (config.epochs - done)
+        hyperparameters: dict[str, float | str] = {
+            "method": config.method,
+            "lr": config.lr,
+            "batch_size": batches.batch_size,
+        }
+        with (
+            RunLog(folder, hyperparameters, epochs=config.epochs, updates=updates, past=before) as log,
+            Keeper(folder / CHECKPOINT, model, optimizer, settings, past) as keeper,
+            stoppable(lambda: f"stopped after {done} epochs; {GO_ON}") as check,
+        ):
+
+            def on_progress(part: History, place: Place) -> None:
+                nonlocal done
+                done = place.epoch
+                part = counted_on(before, part, batches)
+                log.write(part)
+                keeper.note(part, place)
+                if on_epoch is not None:
+                    on_epoch(done)
+                check()
+
+            if on_start is not None:
+                on_start()
+            outcome = _train(config, data, model, optimizer, past, on_progress, group)
+            history = replace(log.history, status=outcome.status, reason=outcome.reason)
+            title = f"{METHOD_NAMES[config.method]}, lr = {config.lr:.6g}"
+            for tag, figure in (
+                ("parabola", parabola({config.method: history}, moments, title=title)),
+                ("cost", cost_curve({config.method: history}, title=title)),
+            ):
+                log.picture(tag, *to_png(figure))
+            log.finish(history)
+            keeper.end(history)
+    return Run(history, model, folder)
+
+
+def _train(
+    config: Config,
+    data: Dataset,
+    model: LinearModel,
+    optimizer: GradientDescent,
+    past: Checkpoint | None,
+    on_progress: Callable[[History, Place], None],
+    group: Group,
+) -> History:
+    """Train with the configuration's engine."""
+    resume = (past.history, past.place) if past else None
+    if config.engine == "scan":
+        return scan(
+            model, data, optimizer, config.epochs, on_progress=on_progress, resume=resume, group=group
+        )
+    return train(
+        model,
+        data.x,
+        data.y,
+        optimizer,
+        config.epochs,
+        gradient=config.gradient,
+        on_progress=on_progress,
+        resume=resume,
+    )
+
+
+def with_engine(config: Config, data: Dataset, group: Group = ALONE) -> Config:
+    """The configuration with "auto" decided: the scan where the loop would not record every update, or where
+    the data stay in files.
+
+    Raises:
+        InputError: the scan is asked for by name where it cannot serve.
+    """
+    if config.engine == "scan" and config.gradient != "hand":
+        raise InputError("--engine scan composes the gradient by hand, not autograd's; give --engine loop")
+    if group.size > 1 and (config.engine == "loop" or config.gradient != "hand"):
+        raise InputError("under torchrun the samples are shared by --engine scan, with --gradient hand")
+    size = {"gd": len(data), "sgd": 1}.get(config.method, config.batch_size or 1)
+    updates = config.epochs * math.ceil(len(data) / size)
+    long = updates > MOST_UPDATES_RECORDED or isinstance(data.inputs, MappedVector)
+    engine = "scan" if (long or group.size > 1) and config.gradient == "hand" else "loop"
+    return replace(config, engine=engine) if config.engine == "auto" else config
+
+
+def experiment_name(data: Dataset) -> str:
+    """The name of the experiment of these data: theirs, with what is no part of a file name left out."""
+    name = re.sub(r"[^\w.-]+", "-", Path(data.name).stem).strip("-. ")[:60]
+    return name or "data"

@@ -1,0 +1,263 @@
+"""One run's folder: its TensorBoard event file, config.json, history.csv and pictures.
+
+``runs/<experiment>/<run>/``. This is the only module that writes TensorBoard events. Tags:
+``epoch/cost`` and ``epoch/weight`` over epochs; ``update/loss`` (before the update), ``update/gradient``
+and ``update/weight`` over samples seen, so that the curves of different methods share an axis;
+``picture/parabola`` and ``picture/cost``, which TensorBoard lists after the curves over epochs. The
+hyperparameters stand in the same event file: a run is one row in the HPARAMS tab and no second run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
+
+from torchgd.errors import InputError
+from torchgd.history import History
+from torchgd.runs.atomic import write_whole
+from torchgd.runs.eventfile import EventFile
+
+SCHEMA = 1  # of config.json: a field keeps its name and meaning as long as this stays
+MOST_POINTS = 1000  # TensorBoard shows no more of a curve
+_FORBIDDEN = '<>:"/\\|?*'  # in the name of a file on Windows
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
+
+
+def new_folder(logdir: Path, experiment: str, name: str) -> Path:
+    """Make the folder of a new run: ``name``, or the next free of ``name-2``, ``name-3``, …
+
+    Raises:
+        InputError: a name that is no file name on some system, or a folder that can't be written.
+    """
+    for part in (experiment, name):
+        check_name(part)
+    number = 1
+    while True:
+        folder = logdir / experiment / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not (logdir / experiment).is_dir():
+                raise InputError(
+                    f"{logdir / experiment}: a file is in the way; give another --logdir"
+                ) from None
+            number += 1
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror}); give another --logdir") from None
+        else:
+            return folder
+
+
+def check_name(name: str) -> None:
+    """Refuse a run's name that is no folder name on Windows, or that leaves its parent folder."""
+    bad = [c for c in name if c in _FORBIDDEN or ord(c) < 32]
+    if bad:
+        raise InputError(f"the name {name!r} holds {bad[0]!r}; use letters, digits, '-', '_' and '.'")
+    reserved = name.split(".")[0].lower() in _RESERVED
+    if not name or reserved or name != name.strip(" .") or len(name) > 100:
+        raise InputError(f"the name {name!r} is no folder name on every system; use e.g. 'sgd-1'")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    write_whole(path, text.encode())
+
+
+class RunLog:
+    """Writes one run as it goes; a context manager: what an exception breaks off has its history.csv too.
+
+    Args:
+        folder: the run's folder, which exists.
+        hyperparameters: numbers and words for the HPARAMS tab.
+        epochs: epochs of the whole run.
+        updates: updates of the whole run.
+        past: what the run has done before; the event file begins with it, and takes the older one's place.
+
+    Example:
+        >>> import tempfile
+        >>> from torchgd import GradientDescent, LinearModel, course, train
+        >>> folder = new_folder(Path(tempfile.mkdtemp()), "course", "gd")
+        >>> model = LinearModel(1.0, dtype=torch.float64)
+        >>> optimizer = GradientDescent(model.parameters())
+        >>> with RunLog(folder, {"lr": 0.01}, epochs=100, updates=100) as log:
+        ...     history = train(model, *course(), optimizer, on_progress=lambda part, place: log.write(part))
+        ...     log.finish(history)
+        >>> sorted(file.suffix for file in folder.iterdir())[0]
+        '.csv'
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        hyperparameters: Mapping[str, float | str],
+        *,
+        epochs: int,
+        updates: int,
+        past: History | None = None,
+    ) -> None:
+        self.folder = folder
+        self._totals = {"epoch": epochs, "update": updates}
+        self._buckets = {
+            "epoch": -1,
+            "update": -1,
+        }  # the last of MOST_POINTS buckets in which a point was written
+        self._parts: list[History] = []
+        self._events = EventFile(folder)
+        experiment, start, self._end = hparams(dict(hyperparameters), {"epoch/cost": 0.0})
+        try:
+            for summary in (experiment, start):
+                self._events.add(0, summary)
+            if past is not None:
+                self.write(past)
+            self._events.publish()
+        except BaseException:
+            with suppress(OSError):
+                self._events.close()
+            raise
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is None:
+            self._events.close()
+            return
+        with suppress(OSError):  # the disk may be what the exception is about
+            self._events.close()
+            if self._parts:
+                self._write_history(self.history)
+
+    def write(self, part: History) -> None:
+        """Write what is new in the history, and flush it."""
+        self._parts.append(part)
+        for i in self._thinned("epoch", part.epoch):
+            values = {"epoch/cost": part.cost[i], **_named("epoch/weight", part.weight[i])}
+            self._events.add(int(part.epoch[i]), _scalars(values))
+        for i in self._thinned("update", part.update):
+            values = {
+                "update/loss": part.loss_before[i],
+                "update/gradient": part.gradient[i],
+                **_named("update/weight", part.update_weight[i]),
+            }
+            self._events.add(int(part.samples_seen[i]), _scalars(values))
+        self._events.flush()
+
+    @property
+    def history(self) -> History:
+        """All that was written."""
+        self._parts = [History.join(self._parts)]
+        return self._parts[0]
+
+    def picture(self, tag: str, png: bytes, width: int, height: int) -> None:
+        """Write a picture to the IMAGES tab, as ``picture/<tag>``, and to the folder, as ``<tag>.png``."""
+        image = Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=4)
+        self._events.add(0, Summary(value=[Summary.Value(tag=f"picture/{tag}", image=image)]))
+        write_whole(self.folder / f"{tag}.png", png)
+
+    def finish(self, history: History) -> None:
+        """Write history.csv and that the run has ended."""
+        self._write_history(history)
+        self._events.add(0, self._end)
+        self._events.flush()
+
+    def _thinned(self, axis: str, numbers: Tensor) -> Iterator[int]:
+        """The rows to write: the first in each of MOST_POINTS equal stretches of the whole run."""
+        buckets = numbers * MOST_POINTS // self._totals[axis]
+        fresh = torch.diff(buckets, prepend=torch.tensor([self._buckets[axis]])) > 0
+        if len(buckets):
+            self._buckets[axis] = int(buckets[-1])
+        yield from fresh.nonzero().reshape(-1).tolist()
+
+    def _write_history(self, history: History) -> None:
+        write_text(self.folder / "history.csv", history_csv(history))
+
+
+def write_runs(
+    logdir: Path,
+    experiment: str,
+    histories: Mapping[str, History],
+    config: Mapping[str, Any],
+    picture: tuple[bytes, int, int] | None = None,
+) -> dict[str, Path]:
+    """Write runs that have ended as one experiment, and its picture into the first of them.
+
+    Args:
+        logdir, experiment: where to.
+        histories: the run's name → its history.
+        config: what they have in common; config.json adds the run's name.
+        picture: a PNG, its width and its height.
+
+    Returns:
+        The run's name → its folder.
+    """
+    folders = dict[str, Path]()
+    for name, history in histories.items():
+        folders[name] = new_folder(logdir, experiment, name)
+        write_config(folders[name], {**config, "run": name})
+        epochs, updates = int(history.epoch[-1]), int(history.update[-1])
+        with RunLog(folders[name], {"run": name}, epochs=epochs, updates=updates) as log:
+            log.write(history)
+            if picture is not None and len(folders) == 1:
+                log.picture(experiment, *picture)
+            log.finish(history)
+    return folders
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write config.json: all that is needed to repeat the run."""
+    write_text(
+        folder / "config.json", json.dumps({"schema": SCHEMA, **config}, indent=2, ensure_ascii=False) + "\n"
+    )
+
+
+def history_csv(history: History) -> str:
+    """The history as CSV: a row for the start, for each recorded update and for each end of an epoch.
+
+    Columns: epoch (at the start and the ends of epochs), update, samples_seen, weight, cost (where epoch
+    stands), loss_before, loss_after and gradient (at recorded updates); a cell without a value is empty.
+    """
+    width = history.weight.shape[1:].numel()
+    weights = ["weight"] if history.weight.dim() == 1 else [f"weight_{i}" for i in range(width)]
+    rows: dict[int, dict[str, object]] = {}
+    for i, update in enumerate(history.update.tolist()):
+        weight = zip(weights, history.update_weight[i].reshape(-1).tolist(), strict=True)
+        row: dict[str, object] = {
+            "update": update,
+            "samples_seen": int(history.samples_seen[i]),
+            **dict(weight),
+        }
+        for name in ("loss_before", "loss_after", "gradient"):
+            row[name] = getattr(history, name)[i].item()
+        rows[update] = row
+    for i, epoch in enumerate(history.epoch.tolist()):
+        update, samples = int(history.end_update[i]), int(history.end_samples[i])
+        row = rows.setdefault(update, {"update": update, "samples_seen": samples})
+        row |= zip(weights, history.weight[i].reshape(-1).tolist(), strict=True)
+        row |= {"epoch": epoch, "cost": history.cost[i].item()}
+    text = io.StringIO()
+    columns = ["epoch", "update", "samples_seen", *weights, "cost", "loss_before", "loss_after", "gradient"]
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[update] for update in sorted(rows))
+    return text.getvalue()
+
+
+def _scalars(values: Mapping[str, Tensor]) -> Summary:
+    return Summary(value=[Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()])
+
+
+def _named(tag: str, weight: Tensor) -> dict[str, Tensor]:
+    """One curve for one weight, one each for several: ``epoch/weight/0``, ``epoch/weight/1``, …"""
+    if weight.dim() == 0:
+        return {tag: weight}
+    return {f"{tag}/{i}": value for i, value in enumerate(weight)}
