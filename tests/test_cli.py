@@ -60,10 +60,10 @@ def test_python_dash_m_torchgd() -> None:
     assert done.returncode == 0
     assert json.loads(done.stdout)["weight"] == 1.1779555555555554
     done = subprocess.run(
-        [sys.executable, "-m", "torchgd", "train", "no.csv"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "torchgd", "train", "--lr", "0"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "torchgd: no.csv: no such file; check the path\n"
+    assert done.stderr == "torchgd: --lr: 0 is not a finite number above 0; give e.g. 0.01, or auto\n"
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["lesson"]])
