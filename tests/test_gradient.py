@@ -134,8 +134,15 @@ ERRORS = [
         COLUMN,
         "x has shape (4, 1) and y has shape (4, 1); flatten both to (n,), e.g. y.reshape(-1)",
     ),
+    (
+        1.0,
+        torch.zeros(300),
+        torch.zeros(300, 1),
+        "x has shape (300,) and y has shape (300, 1); flatten both to (n,), e.g. y.reshape(-1)",
+    ),
     (1.0, VECTOR, torch.zeros(3), "x has shape (4,) and y has shape (3,); give one y for each x"),
     (1.0, VECTOR, torch.zeros(1), "x has shape (4,) and y has shape (1,); give one y for each x"),
+    (1.0, torch.zeros(3), VECTOR, "x has shape (3,) and y has shape (4,); give one y for each x"),
     (1.0, torch.zeros(0), torch.zeros(0), "x has shape (0,) and y has shape (0,); give one y for each x"),
     (
         1.0,
