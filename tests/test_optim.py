@@ -139,16 +139,17 @@ def test_a_learning_rate_in_a_tensor(foreach: bool | None, shape: tuple[int, ...
 
 @pytest.mark.parametrize("foreach", [False, None])
 @pytest.mark.parametrize("shape", [(), (1,)])
-def test_autograd_sees_a_differentiable_step(foreach: bool | None, shape: tuple[int, ...]) -> None:
-    """dw₁/dlr = −g and dw₁/dw₀ = 1 for a gradient that does not depend on w₀."""
+@pytest.mark.parametrize("sign", [-1, 1], ids=["descend", "climb"])
+def test_autograd_sees_a_differentiable_step(foreach: bool | None, shape: tuple[int, ...], sign: int) -> None:
+    """dw₁/dlr = ∓g and dw₁/dw₀ = 1 for a gradient that does not depend on w₀."""
     w0 = torch.tensor([1.0, 2.0], requires_grad=True)
     lr = torch.full(shape, 0.1, requires_grad=True)
     w = w0.clone()
     w.grad = torch.tensor([3.0, 5.0])
-    GradientDescent([w], lr=lr, differentiable=True, foreach=foreach).step()
-    assert torch.equal(w, torch.tensor([1.0 - 0.1 * 3.0, 2.0 - 0.1 * 5.0]))
+    GradientDescent([w], lr=lr, differentiable=True, foreach=foreach, maximize=sign > 0).step()
+    assert torch.equal(w, torch.tensor([1.0 + sign * 0.1 * 3.0, 2.0 + sign * 0.1 * 5.0]))
     d_lr, d_w0 = torch.autograd.grad(w.sum(), (lr, w0))
-    assert d_lr.reshape(()).item() == -8.0
+    assert d_lr.reshape(()).item() == sign * 8.0
     assert d_w0.tolist() == [1.0, 1.0]
 
 

@@ -108,6 +108,15 @@ def test_each_group_has_its_own_options(method: Callable[..., GradientDescent]) 
     assert all(set(optimizer.defaults) <= set(group) for group in optimizer.param_groups)
 
 
+def test_the_learning_rate_left_out_is_a_hundredth() -> None:
+    for optimizer in (
+        GradientDescent([parameter(1.0)]),
+        StochasticGradientDescent([parameter(1.0)]),
+        MiniBatchGradientDescent([parameter(1.0)], batch_size=2),
+    ):
+        assert stepped(optimizer) == 1 - 0.01
+
+
 def test_named_parameters_are_taken() -> None:
     model = nn.Linear(2, 1)
     optimizer = GradientDescent(model.named_parameters())
@@ -215,6 +224,18 @@ def test_an_old_state_lacks_options() -> None:
         del state["param_groups"][0][name]
     optimizer.load_state_dict(state)
     assert stepped(optimizer) == 0.5
+
+
+def test_a_pickle_from_before_an_option_existed() -> None:
+    """Such an option is off, in the groups and for the groups added later."""
+    optimizer = GradientDescent([parameter(1.0)], lr=0.5)
+    names = ("maximize", "foreach", "differentiable")
+    for name in names:
+        del optimizer.defaults[name], optimizer.param_groups[0][name]
+    twin = pickle.loads(pickle.dumps(optimizer))
+    twin.add_param_group({"params": [parameter(1.0)]})
+    assert [[group[name] for name in names] for group in twin.param_groups] == [[False] * 3] * 2
+    assert stepped(twin) == 0.5
 
 
 @every_method
