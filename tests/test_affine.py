@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchgd import EpochMap, InputError, epoch_map
-from torchgd.affine import compiled, one_pass
+from torchgd.affine import compiled, composition, one_pass
 from torchgd.affine.maps import epoch_map_of_blocks, epoch_with_moments, prefix_maps
 
 
@@ -190,6 +190,17 @@ def test_any_learning_rate(points: list[tuple[float, float]], lr: float, w: floa
     # An update rounds numbers of at most growth · (reach + |centre|) a few times; growth counts what follows.
     bound = 8 * len(points) * sys.float_info.epsilon * growth * (reach + abs(epoch.center))
     assert abs(epoch(w) - float(exact)) <= bound
+
+
+def test_a_tree_is_the_smallest_that_has_place() -> None:
+    here, places = torch.device("cpu"), 1
+    for leaves in range(1, 70):
+        places = places if leaves <= places else 2 * places
+        tree = composition.Tree(leaves, here)
+        assert tree.heap.shape == (2, 2 * places)
+        kept_for = [count for count in range(1, 200) if tree.holds(count, here)]
+        assert kept_for == list(range(places // 2 + 1, places + 1))
+        assert not tree.holds(leaves, torch.device("meta"))
 
 
 def test_a_scale_that_underflows_is_harmless() -> None:
