@@ -317,6 +317,28 @@ def test_compiled_is_the_same_map() -> None:
     assert epoch_map(x, 2 * x, 0.5, compiled=True)(1.0) == 2
 
 
+def test_it_is_compiled_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(one_pass, "chunk_maps", asked.append)  # answers None: no compiler here
+    monkeypatch.setattr(one_pass, "COMPILED_BLOCK", 8)
+    monkeypatch.setattr(one_pass, "_WORTH_COMPILING", 64)
+    x, y = samples(96)
+
+    def compiles(blocks: list[tuple[Tensor, Tensor]], batch_size: int = 1, how: bool | None = None) -> bool:
+        asked.clear()
+        epoch_map_of_blocks(blocks, 0.01, batch_size, compiled=how)
+        return bool(asked)
+
+    assert not compiles([(x[:63], y[:63])])
+    assert compiles([(x[:64], y[:64])])
+    assert not compiles(list(zip(x[:64].split(32), y[:64].split(32), strict=True)))
+    assert compiles(list(zip(x.split(32), y.split(32), strict=True)))  # 64 samples lie before the last block
+    assert not compiles([(x, y)], batch_size=2)
+    assert not compiles([(x, y)], how=False)
+    assert compiles([(x[:8], y[:8])], how=True)
+    assert not compiles([(x[:7], y[:7])], how=True)
+
+
 def test_without_a_compiler_it_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object, **options: object) -> object:
         def fail(*args: object) -> object:
