@@ -192,6 +192,15 @@ def test_any_learning_rate(points: list[tuple[float, float]], lr: float, w: floa
     assert abs(epoch(w) - float(exact)) <= bound
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "lr", "center"),
+    [(1, 0.05, 0.0), (1, 0.06, 2.0), (4, 0.15, 0.0), (4, 0.18, 2.0)],  # 2 lr · 9, and 2 lr · 12/4
+)
+def test_the_centre_is_the_solution_where_steps_overshoot(batch_size: int, lr: float, center: float) -> None:
+    x = torch.tensor([1.0, 1.0, 1.0, 3.0]).double()
+    assert epoch_map(x, 2 * x, lr, batch_size).center == center
+
+
 def test_a_tree_is_the_smallest_that_has_place() -> None:
     here, places = torch.device("cpu"), 1
     for leaves in range(1, 70):
@@ -318,25 +327,44 @@ def test_compiled_is_the_same_map() -> None:
 
 
 def test_it_is_compiled_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(one_pass, "chunk_maps", asked.append)  # answers None: no compiler here
+    calls: list[int] = []
+
+    def fold(x: Tensor, y: Tensor, rate: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(len(x))
+        return 1 - rate * x * x, x * (y - center * x)
+
+    monkeypatch.setattr(one_pass, "chunk_maps", {"cpu": fold}.get)
     monkeypatch.setattr(one_pass, "COMPILED_BLOCK", 8)
     monkeypatch.setattr(one_pass, "_WORTH_COMPILING", 64)
     x, y = samples(96)
 
-    def compiles(blocks: list[tuple[Tensor, Tensor]], batch_size: int = 1, how: bool | None = None) -> bool:
-        asked.clear()
-        epoch_map_of_blocks(blocks, 0.01, batch_size, compiled=how)
-        return bool(asked)
+    def compiled_blocks(n: int, length: int, *options: Any, how: bool | None = None) -> int:
+        calls.clear()
+        blocks = list(zip(x[:n].split(length), y[:n].split(length), strict=True))
+        last = prefix_maps(blocks, 0.05, *options, compiled=how)[-1]
+        assert [last(1.0)] == near(loop(x[:n], y[:n], 0.05, *options[:1])[-1:])
+        assert set(calls) <= {8}
+        return len(calls)
 
-    assert not compiles([(x[:63], y[:63])])
-    assert compiles([(x[:64], y[:64])])
-    assert not compiles(list(zip(x[:64].split(32), y[:64].split(32), strict=True)))
-    assert compiles(list(zip(x.split(32), y.split(32), strict=True)))  # 64 samples lie before the last block
-    assert not compiles([(x, y)], batch_size=2)
-    assert not compiles([(x, y)], how=False)
-    assert compiles([(x[:8], y[:8])], how=True)
-    assert not compiles([(x[:7], y[:7])], how=True)
+    assert compiled_blocks(63, 63) == 0
+    assert compiled_blocks(64, 64) == 8
+    assert compiled_blocks(64, 32) == 0
+    assert compiled_blocks(96, 32) == 4  # the last block: 64 samples lie before it
+    assert compiled_blocks(96, 96, 2) == 0
+    assert compiled_blocks(96, 96, how=False) == 0
+    assert [compiled_blocks(n, 96, how=True) for n in (7, 8, 17)] == [0, 1, 2]
+    assert compiled_blocks(96, 96, 1, [95]) == 11  # not where the stop lies
+
+    # The first sample lands on w = 2; the factors of the next three overflow.
+    huge = torch.tensor([1, 1e60, 1e60, 1e60, 1, 1, 1, 1], dtype=torch.float64)
+    assert epoch_map(huge, 2 * huge, 0.5, compiled=True)(1.0) == 2
+
+
+def test_large_batches_go_through_many_blocks() -> None:
+    x, y = samples(1000)
+    weights = loop(x, y, 0.05, 300)
+    prefixes = prefix_maps(zip(x.split(70), y.split(70), strict=True), 0.05, 300, range(5))
+    assert [prefix(1.0) for prefix in prefixes] == near([*weights, weights[-1]])
 
 
 def test_without_a_compiler_it_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
