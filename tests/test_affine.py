@@ -34,18 +34,11 @@ def samples(n: int, seed: int = 0, noise: float = 1.0) -> tuple[Tensor, Tensor]:
     return x, 3 * x + noise * torch.randn(n, generator=generator, dtype=torch.float64)
 
 
-@pytest.fixture(params=["one block", "blocks of 8", "two threads"])
-def paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(params=["one block", "blocks of 8"])
+def paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With blocks of 8 samples a small epoch takes the paths of a large one."""
-    threads = torch.get_num_threads()
     if request.param != "one block":
         monkeypatch.setitem(one_pass.BLOCK, "cpu", 8)
-    if request.param == "two threads":
-        monkeypatch.setattr(one_pass, "_PARALLEL", 1)
-        torch.set_num_threads(2)
-    yield
-    assert torch.get_num_threads() == (2 if request.param == "two threads" else threads)
-    torch.set_num_threads(threads)
 
 
 # Both sides round once or twice an update, each by eps/2 = 1.1e-16 of a weight near 3, and the factors

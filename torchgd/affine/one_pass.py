@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +13,6 @@ from torchgd.affine.blocks import Block, checked, first_look, refuse_non_finite
 from torchgd.affine.compiled import BLOCK as COMPILED_BLOCK
 from torchgd.affine.compiled import ChunkMaps, chunk_maps
 from torchgd.affine.composition import EpochMap, Tree, number_or_inf, times
-from torchgd.affine.workers import Workers
 from torchgd.data.moments import Moments
 from torchgd.errors import InputError
 
@@ -23,7 +20,6 @@ Sums = tuple[float, float, float]
 
 _WORTH_COMPILING = 1 << 32  # samples: the compiled pass saves about 1 ns on each and costs 4 to 8 s
 BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}  # samples composed at once: what fits a cache, what fills a GPU
-_PARALLEL = 1 << 17  # samples of the first block from which on threads are worth starting
 
 
 class OnePass:
@@ -54,17 +50,13 @@ class OnePass:
         self.least_squares = 0.0
         self.open = 0  # samples of the open batch, and their Σ x² and Σ x (y − c x):
         self.sums = (0.0, 0.0)
-        self.trees: dict[int, Tree] = {}  # one a thread
-        self.workers = Workers(parallel=False)
+        self.tree: Tree | None = None
 
     def over(self, blocks: Iterable[Block]) -> list[EpochMap]:
         """Read the blocks; the maps at the stops, and last that of the whole."""
-        try:
-            for x, y in checked(blocks):
-                self._read(x, y)
-            return self._finish()
-        finally:
-            self.workers.close()
+        for x, y in checked(blocks):
+            self._read(x, y)
+        return self._finish()
 
     def _read(self, x: Tensor, y: Tensor) -> None:
         """Compose the updates of a block."""
@@ -73,14 +65,11 @@ class OnePass:
             strength = 2 * self.lr * (largest if self.batch_size == 1 else mean)
             self.map = EpochMap(center=self.least_squares if strength > 1 else 0.0)
             self._move([self.map] * len(self._ends(0)))
-            if x.device.type == "cpu" and torch.get_num_threads() > 1 and len(x) >= _PARALLEL:
-                self.workers = Workers(parallel=True)
         if self.compiled is None and max(len(x), self.samples) >= _WORTH_COMPILING:
             self.compiled = True
         begin = 0
         while begin < len(x):
             begin += self._compose_next(x[begin:], y[begin:])
-        self.workers.settle()
 
     def _finish(self) -> list[EpochMap]:
         """The maps at the stops and of the whole; the last batch may be smaller than the others."""
@@ -104,8 +93,7 @@ class OnePass:
             count = min(room, size - self.open)
             self._collect(x[:count], y[:count])
         if self.with_moments:
-            sums = partial(_sums, x[:count], y[:count], self.least_squares)
-            self.workers.do(sums, partial(self._add_to_moments, count))
+            self._add_to_moments(count, _sums(x[:count], y[:count], self.least_squares))
         self.samples += count
         return count
 
@@ -118,24 +106,17 @@ class OnePass:
 
     def _compose(self, x: Tensor, y: Tensor) -> None:
         """Compose whole batches, by the tree; where it overflows, the epoch need not: one after another."""
-        ends, first, rate = self._ends(len(x) // self.batch_size), self.samples, 2 * self.lr / self.batch_size
-
-        def prefixes() -> list[tuple[float, float]]:
-            tree = self._tree(ends[-1], x.device)
-            self._updates(x, y, tree)
-            whole = tree.compose()
-            return [*tree.prefixes(ends[:-1]), whole] if len(ends) > 1 else [whole]
-
-        def take(found: list[tuple[float, float]]) -> None:
-            if all(math.isfinite(scale + shift) for scale, shift in found):
-                maps = [EpochMap(scale, shift * rate, self.map.center) for scale, shift in found]
-                self._move([self.map.then(prefix) for prefix in maps])
-            else:
-                refuse_non_finite(x, y, first)
-                a, b = self._updates(x, y, self._tree(ends[-1], x.device))
-                self._in_order(a.tolist(), (b * rate).tolist(), ends)
-
-        self.workers.do(prefixes, take)
+        ends, rate = self._ends(len(x) // self.batch_size), 2 * self.lr / self.batch_size
+        tree = self._tree_for(ends[-1], x.device)
+        a, b = self._updates(x, y, tree)
+        whole = tree.compose()
+        found = [*tree.prefixes(ends[:-1]), whole] if len(ends) > 1 else [whole]
+        if all(math.isfinite(scale + shift) for scale, shift in found):
+            maps = [EpochMap(scale, shift * rate, self.map.center) for scale, shift in found]
+            self._move([self.map.then(prefix) for prefix in maps])
+        else:
+            refuse_non_finite(x, y, self.samples)
+            self._in_order(a.tolist(), (b * rate).tolist(), ends)
 
     def _updates(self, x: Tensor, y: Tensor, tree: Tree) -> tuple[Tensor, Tensor]:
         """The a and b, b without its factor 2 lr / batch_size, of each update, as leaves of the tree."""
@@ -144,27 +125,25 @@ class OnePass:
         rate = 2 * self.lr / size
         if size == 1:
             torch.addcmul(x.new_ones(()), x, x, value=-rate, out=a)
-            torch.sub(y, x, alpha=self.map.center, out=b).mul_(x)
+            torch.mul(_residual(x, y, self.map.center), x, out=b)
         else:  # a product with ones is the quickest sum of short rows
             ones = x.new_ones(size)
             torch.mv((x * x).view(-1, size), ones, out=a).mul_(-rate).add_(1)
-            torch.mv(torch.sub(y, x, alpha=self.map.center).mul_(x).view(-1, size), ones, out=b)
+            torch.mv((_residual(x, y, self.map.center) * x).view(-1, size), ones, out=b)
         return a, b
 
-    def _tree(self, leaves: int, device: torch.device) -> Tree:
-        """This thread's tree."""
-        thread = threading.get_ident()
-        if thread not in self.trees or not self.trees[thread].holds(leaves, device):
-            self.trees[thread] = Tree(leaves, device)
-        return self.trees[thread]
+    def _tree_for(self, leaves: int, device: torch.device) -> Tree:
+        """The last tree where it fits."""
+        if self.tree is None or not self.tree.holds(leaves, device):
+            self.tree = Tree(leaves, device)
+        return self.tree
 
     def _compose_compiled(self, fold: ChunkMaps, x: Tensor, y: Tensor) -> None:
         """Compose COMPILED_BLOCK samples, no stop among them; what overflows goes the other way."""
-        self.workers.settle()
         rate = 2 * self.lr
         numbers = torch.tensor([rate, self.map.center], dtype=torch.float64, device=x.device)
         maps = fold(x.double(), y.double(), numbers[0], numbers[1])
-        tree = self._tree(len(maps[0]), x.device)
+        tree = self._tree_for(len(maps[0]), x.device)
         for leaves, values in zip(tree.leaves(len(maps[0])), maps, strict=True):
             leaves.copy_(values)
         scale, shift = tree.compose()
@@ -177,18 +156,13 @@ class OnePass:
     def _collect(self, x: Tensor, y: Tensor) -> None:
         """Add samples to the open batch, and close it when it is full."""
         self.open += len(x)
-        full, first = self.open == self.batch_size, self.samples
-        samples, ends = self.open, self._ends(1) if full else []
-        self.open = 0 if full else self.open
-
-        def take(sums: Sums) -> None:
-            self.sums = (self.sums[0] + sums[0], self.sums[1] + sums[1])
-            if not math.isfinite(sum(self.sums)):
-                refuse_non_finite(x, y, first)
-            if full:
-                self._close(samples, ends)
-
-        self.workers.do(partial(_sums, x, y, self.map.center), take)
+        xx, xz = _batch_sums(x, y, self.map.center)
+        self.sums = (self.sums[0] + xx, self.sums[1] + xz)
+        if not math.isfinite(sum(self.sums)):
+            refuse_non_finite(x, y, self.samples)
+        if self.open == self.batch_size:
+            self._close(self.open, self._ends(1))
+            self.open = 0
 
     def _close(self, samples: int, ends: list[int]) -> None:
         """Compose the update of the open batch."""
@@ -223,8 +197,19 @@ class OnePass:
         self.maps += at_stops
 
 
-def _sums(x: Tensor, y: Tensor, center: float) -> Sums:
-    """Σ x², Σ x z and Σ z² with z = y − c x."""
+def _residual(x: Tensor, y: Tensor, center: float) -> Tensor:
+    """z = y − c x."""
+    return torch.sub(y, x, alpha=center) if center else y
+
+
+def _batch_sums(x: Tensor, y: Tensor, center: float) -> tuple[float, float]:
+    """Σ x² and Σ x z."""
     x, y = x.double(), y.double()
-    z = torch.sub(y, x, alpha=center)
+    return torch.dot(x, x).item(), torch.dot(x, _residual(x, y, center)).item()
+
+
+def _sums(x: Tensor, y: Tensor, center: float) -> Sums:
+    """Σ x², Σ x z and Σ z²."""
+    x, y = x.double(), y.double()
+    z = _residual(x, y, center)
     return torch.dot(x, x).item(), torch.dot(x, z).item(), torch.dot(z, z).item()
