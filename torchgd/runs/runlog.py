@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -229,27 +229,36 @@ def history_csv(history: History) -> str:
     width = history.weight.shape[1:].numel()
     weights = ["weight"] if history.weight.dim() == 1 else [f"weight_{i}" for i in range(width)]
     rows: dict[int, dict[str, object]] = {}
-    for i, update in enumerate(history.update.tolist()):
-        weight = zip(weights, history.update_weight[i].reshape(-1).tolist(), strict=True)
-        row: dict[str, object] = {
-            "update": update,
-            "samples_seen": int(history.samples_seen[i]),
-            **dict(weight),
-        }
-        for name in ("loss_before", "loss_after", "gradient"):
-            row[name] = getattr(history, name)[i].item()
-        rows[update] = row
-    for i, epoch in enumerate(history.epoch.tolist()):
-        update, samples = int(history.end_update[i]), int(history.end_samples[i])
+    measured = [history.loss_before, history.loss_after, history.gradient]
+    columns = [
+        history.update,
+        history.samples_seen,
+        history.update_weight.reshape(len(history.update), width),
+        *measured,
+    ]
+    for update, samples, weight, before, after, gradient in _rows(columns):
+        rows[update] = {"update": update, "samples_seen": samples, **dict(zip(weights, weight, strict=True))}
+        rows[update] |= {"loss_before": before, "loss_after": after, "gradient": gradient}
+    columns = [
+        history.epoch,
+        history.end_update,
+        history.end_samples,
+        history.weight.reshape(len(history.epoch), width),
+    ]
+    for epoch, update, samples, weight, cost in _rows([*columns, history.cost]):
         row = rows.setdefault(update, {"update": update, "samples_seen": samples})
-        row |= zip(weights, history.weight[i].reshape(-1).tolist(), strict=True)
-        row |= {"epoch": epoch, "cost": history.cost[i].item()}
+        row |= {"epoch": epoch, "cost": cost, **dict(zip(weights, weight, strict=True))}
     text = io.StringIO()
-    columns = ["epoch", "update", "samples_seen", *weights, "cost", "loss_before", "loss_after", "gradient"]
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    names = ["epoch", "update", "samples_seen", *weights, "cost", "loss_before", "loss_after", "gradient"]
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows[update] for update in sorted(rows))
     return text.getvalue()
+
+
+def _rows(columns: Sequence[Tensor]) -> Iterator[tuple[Any, ...]]:
+    """The columns' numbers side by side, row by row."""
+    return zip(*(column.tolist() for column in columns), strict=True)
 
 
 def _scalars(values: Mapping[str, Tensor]) -> Summary:
