@@ -348,7 +348,7 @@ def test_it_is_compiled_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch) 
     assert [compiled_blocks(n, 96, how=True) for n in (7, 8, 17)] == [0, 1, 2]
     assert compiled_blocks(96, 96, 1, [95]) == 11  # not where the stop lies
 
-    # The first sample lands on w = 2, where the factors of the next three, of 1e120, have nothing to multiply.
+    # The first sample lands on w = 2, where the next three factors, of 1e120, find nothing to grow.
     huge = torch.tensor([1, 1e60, 1e60, 1e60, 1, 1, 1, 1], dtype=torch.float64)
     assert epoch_map(huge, 2 * huge, 0.5, compiled=True)(1.0) == 2
 
