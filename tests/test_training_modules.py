@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim import Optimizer, lr_scheduler
 
-from torchgd import GradientDescent, LinearModel, MiniBatchGradientDescent, StochasticGradientDescent, train
+from torchgd import (
+    GradientDescent,
+    InputError,
+    LinearModel,
+    MiniBatchGradientDescent,
+    StochasticGradientDescent,
+    train,
+)
 from torchgd.batches import Batches
 
 MAKERS: dict[str, Callable[[], nn.Module]] = {
@@ -204,3 +211,43 @@ def test_other_parameters_of_the_optimizer_are_stepped_too() -> None:
     optimizer = StochasticGradientDescent([*model.parameters(), other], lr=0.125)
     train(model, x, 2 * x, optimizer, 1, gradient="hand", max_points=1)
     assert other.item() == 1 - 3 * 0.125
+
+
+def test_after_a_divergence_the_buffers_are_finite_too() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double()
+    x = torch.linspace(-1, 1, 16, dtype=torch.float64).unsqueeze(1)
+    history = train(net, x, 3 * x, GradientDescent(net.parameters(), lr=50.0), 2000)
+    assert history.status == "diverged"
+    for tensor in net.state_dict().values():
+        assert tensor.isfinite().all()
+
+
+REFUSED = [
+    ({"x": [1.0, 2.0]}, "x is a list; give a tensor, e.g. torch.tensor"),
+    ({"gradient": "hand", "loss_fn": nn.functional.l1_loss}, "the gradient by hand is that of mse_loss"),
+    ({"frozen": True}, "no parameter requires a gradient"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_what_does_not_fit_is_said_in_one_line(changes: dict[str, Any], message: str) -> None:
+    model = LinearModel(1.0, dtype=torch.float64)
+    optimizer = GradientDescent(model.parameters())
+    options = {"x": torch.tensor([1.0, 2.0]).double(), "gradient": "autograd", **changes}
+    model.weight.requires_grad_(not options.pop("frozen", False))
+    with pytest.raises(InputError, match=message):
+        train(model, options.pop("x"), torch.tensor([2.0, 4.0]).double(), optimizer, **options)
+
+
+def test_a_gradient_of_ones_own_cannot_move_the_weight_behind_the_optimizer() -> None:
+    model = LinearModel(1.0, dtype=torch.float64)
+
+    def careless(w: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        value = (2 * x * (w * x - y)).mean()
+        w += 1
+        return value
+
+    x = torch.tensor([1.0, 2.0, 3.0]).double()
+    train(model, x, 2 * x, GradientDescent(model.parameters(), lr=0.01), 1, gradient=careless, check=False)
+    assert model.weight.item() == pytest.approx(1.0933333333333333, rel=1e-15)

@@ -251,7 +251,7 @@ ERRORS = [
     ),
     (
         call(gradient=lambda w, x, y: 2 * x * (w * x - y)),
-        "the gradient has shape (3,); return the mean over the batch, shape ()",
+        "the gradient has shape (3,); return the batch's mean, shape ()",
     ),
     (call(gradient=lambda w, x, y: None), "the gradient is None; return a number or a tensor of shape ()"),
     (

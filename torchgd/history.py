@@ -93,7 +93,7 @@ def judge(history: History, *, random_order: bool, affine: bool = True) -> tuple
     if random_order:
         grows = steps[-1] > 1000 * steps[0]
     else:
-        grows = len(ratios) >= 2 and bool((ratios > 1 + rounding / steps[-len(ratios) :]).all())
+        grows = bool((ratios > 1 + rounding / steps[-len(ratios) :]).all())
     if affine and rows.shape[1] == 1 and grows:
         return "diverged", f"the weight's steps grow {growth:.6g} times an epoch"
     left = steps[-1] * growth / (1 - growth) if growth < 1 else torch.inf

@@ -40,6 +40,7 @@ class Recorder:
     ) -> None:
         self._model, self._x, self._y, self._loss_fn = model, x, y, loss_fn
         self._params = list(model.parameters())
+        self._state = [*self._params, *model.buffers()]  # what an update may change
         self._one_weight = isinstance(model, LinearModel)
         self._small = sum(p.numel() for p in self._params) <= MOST_WEIGHTS
         self._batches, self._stride, self.updates = batches, stride, updates
@@ -96,7 +97,7 @@ class Recorder:
         if self._one_weight and first - 1 > since:
             self._last_finite = [self._watched[first - 2 - since]]
         with torch.no_grad():
-            for p, value in zip(self._params, self._last_finite, strict=True):
+            for p, value in zip(self._state, self._last_finite, strict=True):
                 p.copy_(value)
         self._points = [point for point in self._points if point[0] < first]
         self._ends = [end for end in self._ends if end[0] < first]
@@ -125,7 +126,7 @@ class Recorder:
         )
 
     def _copy(self) -> list[Tensor]:
-        return [p.detach().clone() for p in self._params]
+        return [tensor.detach().clone() for tensor in self._state]
 
     def _weight(self) -> Tensor:
         """The weight, or all parameters flattened, or nothing of a large module."""

@@ -162,6 +162,9 @@ def _fitting_data(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor) 
     parameter = next(model.parameters(), None)
     if parameter is None:
         raise InputError("the model has no parameters; there is nothing to train")
+    for name, data in (("x", x), ("y", y)):
+        if not isinstance(data, Tensor):
+            raise InputError(f"{name} is a {type(data).__name__}; give a tensor, e.g. torch.tensor({name})")
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if held.isdisjoint(map(id, model.parameters())):
         raise InputError("the optimizer has none of the model's parameters; give it model.parameters()")
@@ -199,15 +202,15 @@ def _update(
         raise InputError("a gradient by hand is for LinearModel; for another module give gradient='autograd'")
     if isinstance(gradient, str) and gradient != "hand":
         raise InputError(f"gradient is {gradient!r}; give 'autograd', 'hand' or a function f(w, x, y)")
+    if gradient == "hand" and loss_fn not in (mse_loss, _equal_shapes_mse):
+        raise InputError("the gradient by hand is that of mse_loss; leave out loss_fn, or give 'autograd'")
     function: GradientFunction = by_hand.gradient if isinstance(gradient, str) else gradient
     weight = model.weight
     first = function(weight.detach().clone(), x, y)
     if not isinstance(first, Tensor | Real):
         raise InputError(f"the gradient is {first!r}; return a number or a tensor of shape ()")
     if isinstance(first, Tensor) and first.dim() > 0:
-        raise InputError(
-            f"the gradient has shape {tuple(first.shape)}; return the mean over the batch, shape ()"
-        )
+        raise InputError(f"the gradient has shape {tuple(first.shape)}; return the batch's mean, shape ()")
     plain = gradient == "hand" and _is_plain(optimizer, weight)
     w = weight.detach().reshape(1)
 
@@ -217,7 +220,7 @@ def _update(
             product = torch.mul(w, x).sub_(y).mul_(x)
             w.add_(product if x.numel() == 1 else product.mean(), alpha=-2 * optimizer.param_groups[0]["lr"])
             return
-        value = function(weight.detach(), x, y)
+        value = function(weight.detach().clone(), x, y)  # a clone: f may write into what it is given
         weight.grad = torch.as_tensor(value, dtype=weight.dtype, device=weight.device)
         optimizer.step()
 
@@ -235,6 +238,9 @@ def _warn_of_a_wrong(gradient: GradientFunction, model: nn.Module, x: Tensor, y:
 
 
 def _autograd_update(model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction) -> Update:
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError("no parameter requires a gradient; set requires_grad, or give gradient='hand'")
+
     def update(x: Tensor, y: Tensor, recorded: bool) -> Tensor:
         losses: list[Tensor] = []
 

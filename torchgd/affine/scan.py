@@ -114,6 +114,8 @@ def scan(
         raise InputError(
             "the scan engine needs a torchgd optimizer that descends on one weight; use the loop"
         )
+    if not epochs >= 1:
+        raise InputError(f"epochs is {epochs}; give a whole number, 1 or more")
     batches, lr = optimizer.batches(len(data)), float(options["lr"])
     in_order, per_epoch = batches.order == "sequential", len(batches)
     if not in_order and group.size > 1:

@@ -81,11 +81,11 @@ def _print(rows: list[dict[str, Any]], logdir: Path) -> None:
     weights = [f"w, epoch {epoch}" for epoch in EPOCHS]
     said = ["", *(_said(row["difference"], row["rounding"]) for row in rows[1:])]
     terminal.table(
-        ["lecture", *weights, "from the rung below"],
+        ["lecture", *weights, "difference"],
         [
             [
                 f"{row['lecture']}  {row['replaced']}",
-                *(f"{row[weight]:.14g}" for weight in weights),
+                *(f"{row[weight]:.10g}" for weight in weights),
                 difference,
             ]
             for row, difference in zip(rows, said, strict=True)
@@ -99,5 +99,5 @@ def _print(rows: list[dict[str, Any]], logdir: Path) -> None:
 
 def _said(difference: float, rounding: bool) -> str:
     if difference == 0:
-        return "equal bit for bit"
-    return f"{difference:.1e}" + ("" if rounding else ", more than rounding")
+        return "equal bits"
+    return f"{difference:.1e}" + ("" if rounding else ", another rule")

@@ -88,11 +88,11 @@ def stability(
         rows = [
             [
                 METHOD_NAMES[each] + (f" of {of.batch_size}" if each == "minibatch" else ""),
-                f"{of.limit:.10g}",
-                f"{of.best_lr:.10g}",
+                f"{of.limit:.7g}",
+                f"{of.best_lr:.7g}",
                 f"{of.factor:.6g}",
                 str(of.epochs or "never"),
-                f"{of.fixed_point:.10g}" if of.converges else "",
+                f"{of.fixed_point:.7g}" if of.converges else "",
                 f"{of.spread:.3g}" if of.converges and of.spread is not None else "",
             ]
             for each, of in certificates.items()

@@ -32,7 +32,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     """Print a table: the first column to the left, the others (numbers) to the right."""
     grid = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        grid.add_column(column, justify="right" if index else "left", overflow="fold")
+        grid.add_column(column, justify="right" if index else "left", overflow="fold", no_wrap=index > 0)
     for row in rows:
         grid.add_row(*row)
     console = Console(highlight=False, markup=False)
@@ -80,6 +80,14 @@ def progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(label, total=total)
+
+    def show(done: int) -> None:
+        bar.start()  # not before: what is said until then would stand in the bar's line
+        bar.update(task, completed=done)
+
+    try:
+        yield show
+    finally:
+        bar.stop()

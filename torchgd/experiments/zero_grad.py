@@ -51,7 +51,7 @@ def run(seed: int) -> Outcome:
             "w after epoch": epoch,
             "zero_grad called": right.weight[epoch].item(),
             "zero_grad forgotten": forgotten.weight[epoch].item(),
-            "torch.optim.SGD(momentum=1)": momentum.weight[epoch].item(),
+            "SGD(momentum=1)": momentum.weight[epoch].item(),
         }
         for epoch in (1, 2, 3, 10, 100, EPOCHS)
     ]
