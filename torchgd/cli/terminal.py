@@ -85,7 +85,7 @@ def progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
 
     def show(done: int) -> None:
         bar.start()  # not before: what is said until then would stand in the bar's line
-        bar.update(task, completed=done)
+        bar.update(task, completed=max(done, bar.tasks[task].completed))  # it never goes back
 
     try:
         yield show

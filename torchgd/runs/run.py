@@ -163,9 +163,14 @@ def run(
                     on_epoch(done)
                 check()
 
+            def on_samples(samples: int) -> None:
+                """In a fixed order the scan's one pass over the data is the whole of its work."""
+                if on_epoch is not None and config.order == "sequential":
+                    on_epoch(config.epochs * samples // len(data))
+
             if on_start is not None:
                 on_start()
-            outcome = _train(config, data, model, optimizer, past, on_progress, group)
+            outcome = _train(config, data, model, optimizer, past, on_progress, on_samples, group)
             history = replace(log.history, status=outcome.status, reason=outcome.reason)
             title = f"{METHOD_NAMES[config.method]}, lr = {config.lr:.6g}"
             for tag, figure in (
@@ -185,13 +190,21 @@ def _train(
     optimizer: GradientDescent,
     past: Checkpoint | None,
     on_progress: Callable[[History, Place], None],
+    on_samples: Callable[[int], None],
     group: Group,
 ) -> History:
     """Train with the configuration's engine."""
     resume = (past.history, past.place) if past else None
     if config.engine == "scan":
         return scan(
-            model, data, optimizer, config.epochs, on_progress=on_progress, resume=resume, group=group
+            model,
+            data,
+            optimizer,
+            config.epochs,
+            on_progress=on_progress,
+            on_samples=on_samples,
+            resume=resume,
+            group=group,
         )
     return train(
         model,
