@@ -3,9 +3,10 @@
     python scripts/benchmark.py                         # all sections, about six minutes
     python scripts/benchmark.py epochs --largest 1e6    # one section, less of it
 
-Sections: epochs (per-sample SGD in order, from 10³ samples up, for one epoch and for many), batches, disk
-(data larger than the memory used), processes (torchrun), steps (of an optimizer), loops (an update of
-a loop) and logging. A peer that is not installed (they are the extra `bench`) is left out, and said so.
+Sections: epochs (per-sample SGD in order, from 10³ samples up, for one epoch and for many), batches,
+linear (the time per sample from 10⁶ samples on), disk (data larger than the memory used), processes
+(torchrun), steps (of an optimizer), loops (an update of a loop) and logging. A peer that is not installed
+(they are the extra `bench`) is left out, and said so.
 A number after ~ was not measured: it is the time per sample of the largest measurement.
 """
 
@@ -171,6 +172,7 @@ def batches(options: argparse.Namespace) -> None:
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "epochs": epochs,
     "batches": batches,
+    "linear": scale.linear,
     "disk": scale.disk,
     "processes": scale.processes,
     "steps": overheads.steps,

@@ -24,7 +24,7 @@ def answers(group: Group) -> dict[str, Any]:
     found: dict[str, Any] = {}
     data = Dataset(*samples(1001))
     for batch_size in (1, 7, 1001, 5000):
-        epoch, moments = epoch_of_shards(data, 0.01, batch_size, group)
+        (epoch,), moments = epoch_of_shards(data, 0.01, batch_size, group)
         found[f"epochs of {batch_size}"] = [epoch.after(k)(1.0) for k in (1, 50)]
     found["costs"] = [moments.cost(w) for w in (-1.0, 3.0)]
 

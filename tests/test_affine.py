@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchgd import EpochMap, InputError, epoch_map
-from torchgd.affine import compiled, composition, one_pass
+from torchgd.affine import compiled, one_pass
 from torchgd.affine.maps import epoch_map_of_blocks, epoch_with_moments, prefix_maps
 
 
@@ -198,11 +199,18 @@ def test_a_tree_is_the_smallest_that_has_place() -> None:
     here, places = torch.device("cpu"), 1
     for leaves in range(1, 70):
         places = places if leaves <= places else 2 * places
-        tree = composition.Tree(leaves, here)
+        tree = one_pass.OnePass(0.1, 1, [], compiled=False)._tree_for(leaves, here)
         assert tree.heap.shape == (2, 2 * places)
-        kept_for = [count for count in range(1, 200) if tree.holds(count, here)]
-        assert kept_for == list(range(places // 2 + 1, places + 1))
-        assert not tree.holds(leaves, torch.device("meta"))
+        again = one_pass.OnePass(0.1, 1, [], compiled=False)._tree_for(places, here)
+        assert again is tree  # kept by the thread
+
+
+def test_threads_have_trees_of_their_own() -> None:
+    """Eight threads map other data at once, in trees of one size."""
+    data = [samples(3000, seed=seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda xy: [epoch_map(xy[0], xy[1], 0.01) for _ in range(20)], data))
+    assert found == [[epoch_map(x, y, 0.01)] * 20 for x, y in data]
 
 
 def test_a_scale_that_underflows_is_harmless() -> None:
@@ -213,10 +221,10 @@ def test_a_scale_that_underflows_is_harmless() -> None:
 
 
 @pytest.mark.usefixtures("paths")
-@pytest.mark.parametrize("later", [3.0, 30.0], ids=["grows", "overflows"])
+@pytest.mark.parametrize("later", [3.0, 30.0, 2.0**333, 2.0**500], ids=["grows", "overflows", "huge", "vast"])
 def test_a_zero_factor_lands_and_stays(later: float) -> None:
     """The first sample, of lr = 1/(2x²), lands on w = 2 exactly; the others find no error to grow."""
-    x = torch.tensor([1.0] + [later] * 1000).double()
+    x = torch.tensor([1.0] + [later] * 1000, dtype=torch.float64)
     assert loop(x, 2 * x, 0.5)[-1] == 2
     epoch = epoch_map(x, 2 * x, 0.5)
     assert (epoch.scale, epoch(1.0), epoch(-1e9), epoch.after(7)(5.0)) == (0, 2, 2, 2)

@@ -1,5 +1,6 @@
 """Two processes on this machine under torchrun, against one."""
 
+import csv
 import json
 import math
 import os
@@ -7,15 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from torchgd import EpochMap, InputError, LinearModel, epoch_map, train
+from torchgd import InputError, LinearModel, epoch_map, train
 from torchgd.affine.distributed import Group, epoch_of_shards, process_group
 from torchgd.affine.parallel import Pieces, mean_over_ranks
 from torchgd.batches import Batches
+from torchgd.cli import main
 from torchgd.data.dataset import Dataset
 from torchgd.data.moments import Moments
 
@@ -33,7 +36,7 @@ def small_network() -> nn.Module:
     return nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1)).double()
 
 
-def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+def torchrun(*program: str | Path) -> subprocess.CompletedProcess[str]:
     launch = [
         sys.executable,
         "-m",
@@ -41,17 +44,16 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
         "--standalone",
         "--nproc-per-node",
         "2",
-        str(RANK),
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*launch, *arguments], env=environment, capture_output=True, text=True, timeout=100, check=False
+        [*launch, *program], env=environment, capture_output=True, text=True, timeout=100, check=False
     )
 
 
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     answers = tmp_path / "answers.json"
-    done = torchrun("answer", str(answers))
+    done = torchrun(RANK, "answer", answers)
     assert done.returncode == 0, done.stderr
     found = json.loads(answers.read_text())  # rank 0 alone wrote it
 
@@ -84,11 +86,35 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
 
 
 def test_a_process_that_dies_ends_the_job_with_one_line() -> None:
-    done = torchrun("die")
+    done = torchrun(RANK, "die")
     assert done.returncode != 0
     ours = [line for line in done.stderr.splitlines() if line.startswith("torchgd:")]
     assert ours == ["torchgd: rank 0: another process has died; see its own lines"]
     assert "rank.py" not in done.stderr.split("Traceback")[0]  # the traceback that follows is torchrun's own
+
+
+def test_the_command_reads_in_two_processes_and_goes_on_in_them(tmp_path: Path) -> None:
+    """Half a run, the other half of it, and the whole run in one process."""
+    x, y = samples(1001)
+    for name, values in (("x", x), ("y", y)):
+        np.save(tmp_path / f"{name}.npy", values.numpy())
+    files = [f"--{option}={tmp_path / name}" for option, name in (("x", "x.npy"), ("y", "y.npy"))]
+    for folder, command in (
+        ("two", [*files, "--epochs=3"]),
+        ("two", [*files, "--epochs=6", "--resume", "--override=epochs"]),
+    ):
+        done = torchrun("-m", "torchgd", "train", *command, "--method=sgd", f"--logdir={tmp_path / folder}")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("run_dir") == 1  # rank 0 alone prints
+    assert main(["train", *files, "--epochs=6", "--method=sgd", f"--logdir={tmp_path / 'one'}"]) == 0
+    found = {}
+    for name in ("one", "two"):
+        with (tmp_path / name / "x/sgd/history.csv").open(newline="") as file:
+            found[name] = [row for row in csv.DictReader(file) if row["epoch"]]
+    assert len(found["one"]) == 7
+    for column in ("epoch", "update", "samples_seen", "weight", "cost"):
+        one, two = ([float(row[column]) for row in found[name]] for name in ("one", "two"))
+        assert two == pytest.approx(one, rel=1e-12)
 
 
 @pytest.fixture
@@ -127,10 +153,9 @@ def test_errors_name_the_rank(capsys: pytest.CaptureFixture[str], monkeypatch: p
 def test_alone_it_is_a_group_of_one() -> None:
     x, y = samples(20)
     with process_group() as group:
-        epoch, moments = epoch_of_shards(Dataset(x, y), 0.01, 3, group)
+        (epoch,), moments = epoch_of_shards(Dataset(x, y), 0.01, 3, group)
         assert group == Group(0, 1)
         assert list(Pieces(Batches(5, 2), group)) == list(Batches(5, 2))
-        assert group.compose(EpochMap(0.5, 1.0)) == EpochMap(0.5, 1.0)
         assert mean_over_ranks(mse_loss, group)(x, y) == mse_loss(x, y)
     assert epoch(1.0) == pytest.approx(epoch_map(x, y, 0.01, 3)(1.0), rel=1e-14)
     assert moments.cost(-1.0) == pytest.approx(Moments.of([(x, y)]).cost(-1.0), rel=1e-14)

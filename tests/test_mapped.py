@@ -128,8 +128,10 @@ def test_nan_in_the_37th_block_is_named() -> None:
     np.save("y.npy", x)
     x[at := 37 * BLOCK + 11] = np.nan
     np.save("x.npy", x)
+    blocks = load(x="x.npy", y="y.npy").blocks()
+    assert sum(len(next(blocks)[0]) for _ in range(37)) == 37 * BLOCK
     with pytest.raises(InputError) as caught:
-        load(x="x.npy", y="y.npy")
+        next(blocks)
     assert str(caught.value) == f"x.npy, index {at}: nan is not finite; mend it, or leave the sample out"
 
 
@@ -137,7 +139,7 @@ def test_index_counts_within_the_shard() -> None:
     save_pair(30, shards=3)
     np.save("y1.npy", np.array([1.0] * 7 + [np.inf] + [1.0] * 2))
     with pytest.raises(InputError, match=r"^y1.npy, index 7: inf is not finite"):
-        load(x=["x0.npy", "x1.npy", "x2.npy"], y=["y0.npy", "y1.npy", "y2.npy"])
+        print(load(x=["x0.npy", "x1.npy", "x2.npy"], y=["y0.npy", "y1.npy", "y2.npy"]).y)
 
 
 def test_numbers_at_an_odd_place_are_copied_to_an_even_one() -> None:
@@ -161,7 +163,7 @@ def test_what_is_zero_in_the_dtype_is_zero() -> None:
 def test_overflow_of_an_array_is_named() -> None:
     np.save("x.npy", np.array([1.0, 1e300]))
     with pytest.raises(InputError, match=r"^x.npy, index 1: 1e\+300 is too large for float32"):
-        load(x="x.npy", y="x.npy", dtype=torch.float32)
+        print(load(x="x.npy", y="x.npy", dtype=torch.float32).y)
 
 
 XS, YS = ["x0.npy", "x1.npy"], ["y0.npy", "y1.npy"]

@@ -24,6 +24,9 @@ from torchgd import (
     train,
 )
 from torchgd.affine.scan import MOST_POINTS, scan
+from torchgd.cli import main
+from torchgd.data.arrays import BLOCK
+from torchgd.data.mapped import MappedVector
 from torchgd.training import Place
 
 KINDS: list[tuple[type[GradientDescent], dict[str, Any]]] = [
@@ -119,6 +122,27 @@ def test_data_in_shards_give_the_bits_of_data_in_memory(tmp_path: Path) -> None:
         in_memory, _ = scanned(Dataset(x, y), optimizer_of(kind, options), 4)
         torch.testing.assert_close(in_files.weight, in_memory.weight, rtol=1e-13, atol=0)
         torch.testing.assert_close(in_files.cost, in_memory.cost, rtol=1e-12, atol=0)
+
+
+def test_a_run_from_files_reads_them_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Besides the 10³ samples that are recorded one by one, and what counts for the checksum."""
+    n = 200_000
+    for name, values in zip("xy", samples(n), strict=True):
+        np.save(tmp_path / f"{name}.npy", values.numpy())
+    read = 0
+    part = MappedVector._part
+
+    def counted(self: MappedVector, shard: Any, start: int, stop: int) -> Tensor:
+        nonlocal read
+        read += stop - start
+        return part(self, shard, start, stop)
+
+    monkeypatch.setattr(MappedVector, "_part", counted)
+    monkeypatch.setattr("torchgd.runs.run.fingerprint", lambda data: {"samples": n, "checksum": ""})
+    files = [f"--{name}={tmp_path / name}.npy" for name in "xy"]
+    monkeypatch.setattr("torchgd.runs.run.MOST_CERTIFIED", 0)
+    assert main(["train", *files, "--method=sgd", f"--logdir={tmp_path / 'runs'}"]) == 0
+    assert 2 * n <= read <= 2 * n + 2 * BLOCK + 2 * MOST_POINTS  # and for the first x other than 0
 
 
 def test_a_divergence_is_an_outcome() -> None:

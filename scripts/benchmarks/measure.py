@@ -32,15 +32,26 @@ def samples(n: int) -> tuple[Tensor, Tensor]:
     return x, torch.randn(n, generator=generator, dtype=torch.float64).add_(x, alpha=2)
 
 
-def medians(sides: Mapping[str, Callable[[], object]], repeats: int) -> Times:
-    """The median seconds of each side, the sides in turn, after one round that does not count."""
+def in_turn(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """The seconds of each side in each round, after one round that does not count."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats + 1):
         for name, side in sides.items():
             began = time.perf_counter()
             side()
             times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(rounds[1:]) for name, rounds in times.items()}
+    return {name: rounds[1:] for name, rounds in times.items()}
+
+
+def medians(sides: Mapping[str, Callable[[], object]], repeats: int) -> Times:
+    """The median seconds of each side, the sides in turn."""
+    return {name: statistics.median(rounds) for name, rounds in in_turn(sides, repeats).items()}
+
+
+def ratio(times: Sequence[float], base: Sequence[float]) -> str:
+    """The median and the quartiles of the rounds' ratios: what slows a round slows both of its sides."""
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(times, base, strict=True)], n=4)
+    return f"{middle:.2f} ({low:.2f} … {high:.2f})"
 
 
 def table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:

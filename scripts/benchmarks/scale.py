@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.measure import count, number, samples, table
-from torchgd import load
-from torchgd.affine.distributed import process_group
+from benchmarks.measure import count, in_turn, number, ratio, samples, table
+from torchgd import Dataset, epoch_map, load
+from torchgd.affine.distributed import epoch_of_shards, process_group
 from torchgd.affine.maps import epoch_map_of_blocks
 
 LR = 0.01
@@ -42,31 +44,62 @@ def disk(options: argparse.Namespace) -> None:
     table("One epoch from .npy files, read in blocks, page cache warm, one run each", columns, rows)
 
 
+def linear(options: argparse.Namespace) -> None:
+    """One epoch's map of small sets of samples and of large ones, as many in all; one epoch, and many."""
+    largest = min(10**8, options.largest)
+    x, y = samples(largest)
+
+    def all_sets(n: int) -> None:
+        for xs, ys in zip(x.split(n), y.split(n), strict=True):
+            epoch_map(xs, ys, LR, compiled=False)
+
+    def run(epochs: int) -> None:
+        epoch_map(x[: 10**7], y[: 10**7], LR, compiled=False).after(epochs)(1.0)
+
+    sizes = [n for n in (10**8, 10**7, 10**6) if n <= largest]
+    for title, sides, total in (
+        (
+            f"The map of an epoch, eager, of {count(largest)} samples in sets of N",
+            {f"N = {count(n)}": partial(all_sets, n) for n in sizes},
+            largest,
+        ),
+        (
+            f"Epochs over the same {count(min(10**7, largest))} samples, eager",
+            {f"{epochs} epochs": partial(run, epochs) for epochs in (1, 10, 100, 1000)},
+            min(10**7, largest),
+        ),
+    ):
+        times = in_turn(sides, 5 * options.repeats)
+        base = next(iter(times.values()))
+        rows = {
+            name: [number(statistics.median(t) / total * 1e9), ratio(t, base)] for name, t in times.items()
+        }
+        table(title, ["ns per sample", "to the first: median (quartiles)"], rows)
+
+
 def processes(options: argparse.Namespace) -> None:
-    """One epoch's map under torchrun, of one and of two processes with one thread each."""
-    n = min(10**7, options.largest)
-    found: dict[int, list[float]] = {1: [], 2: []}
-    with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder), n)
-        for size in (1, 2, 1, 2):
-            launch = [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                "--nproc-per-node",
-                str(size),
-            ]
-            found[size] += _worker([*launch, "-m", "benchmarks.scale", "processes", folder])["seconds"]
-    best = {size: sorted(seconds)[len(seconds) // 2] for size, seconds in found.items()}
-    rows = {
-        f"{size} processes": [number(best[size] / n * 1e9), f"{best[1] / best[size]:.2f}"] for size in (1, 2)
-    }
-    table(
-        f"One epoch of {count(n)} samples under torchrun, one thread a process",
-        ["ns per sample", "speed"],
-        rows,
-    )
+    """One epoch under torchrun, by one rank while the other waits, and by both; one thread a process."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    rows = {}
+    for n in [10**k for k in (7, 8) if 10**k <= options.largest]:
+        found = _worker([*launch, "-m", "benchmarks.scale", "processes", str(n)])
+        alone, both = (statistics.median(side) / n * 1e9 for side in found["scan"])
+        message = statistics.median(found["message"]) * 1e3
+        rows[f"N = {count(n)}"] = [
+            number(alone),
+            number(both),
+            ratio(*found["scan"]),
+            number(message),
+            ratio(*found["Python"]),
+        ]
+    columns = [
+        "one rank, ns per sample",
+        "two ranks",
+        "speed: median (quartiles)",
+        "a message, ms",
+        "speed of a loop in Python",
+    ]
+    table("One epoch under torchrun, by one rank and by both, in turn", columns, rows)
 
 
 def _write(folder: Path, n: int) -> None:
@@ -107,21 +140,42 @@ def _peak() -> int:
     raise SystemExit("the section disk needs Linux")
 
 
-def _share(folder: Path) -> None:
-    """The worker of `processes`: the slowest rank's time, from a common start, of several rounds."""
-    x, y = (torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in "xy")
-    seconds = []
+def _share(n: int) -> None:
+    """The worker of `processes`: rounds in which each rank does all, in turn, and then both their shares."""
+    data = Dataset(*samples(n))
+    found: dict[str, Any] = {"scan": ([], []), "Python": ([], []), "message": []}
     with process_group() as group:
-        begin, end = group.shard(len(x))
-        own = x[begin:end].clone(), y[begin:end].clone()
-        for _ in range(6):
+
+        def timed(work: Callable[[], object]) -> list[float]:
+            """Every rank's seconds, from a common start."""
             group.gather([0.0])
             began = time.perf_counter()
-            group.compose(epoch_map_of_blocks([own], LR))
-            seconds.append(max(row[0] for row in group.gather([time.perf_counter() - began])))
+            work()
+            return [row[0] for row in group.gather([time.perf_counter() - began])]
+
+        def loop(steps: int) -> None:
+            for _ in range(steps):
+                pass
+
+        sides: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+            "scan": (partial(epoch_of_shards, data, LR), partial(epoch_of_shards, data, LR, 1, group)),
+            "Python": (partial(loop, 10**6), partial(loop, 5 * 10**5)),
+        }
+        rounds = 43 if n < 10**8 else 13
+        for turn in range(rounds):
+            for name, (whole, share) in sides.items():
+                alone = timed(whole if turn % 2 == group.rank else lambda: None)[turn % 2]
+                both = max(timed(share))
+                if turn > 2:
+                    found[name][0].append(alone)
+                    found[name][1].append(both)
+            found["message"] += timed(partial(group.gather, [0.0] * 8))
         if group.rank == 0:
-            print(json.dumps({"seconds": seconds[1:]}))
+            print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    {"disk": _read_from_disk, "processes": _share}[sys.argv[1]](Path(sys.argv[2]))
+    if sys.argv[1] == "disk":
+        _read_from_disk(Path(sys.argv[2]))
+    else:
+        _share(int(sys.argv[2]))

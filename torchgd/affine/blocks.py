@@ -49,13 +49,14 @@ def refuse_non_finite(x: Tensor, y: Tensor, first: int) -> None:
 
 
 def first_look(x: Tensor, y: Tensor) -> tuple[float, float, float]:
-    """Of up to 8191 samples, too few for threads: the least-squares weight, and the largest and the mean x².
+    """The least-squares weight, and the largest and the mean x², of a thousand samples in sixteen runs.
 
     The weight is 0 where it explains less than half of y².
     """
-    every = max(1, len(x) // 4096)
-    x, y = x[::every].double(), y[::every].double()
-    squares = x * x
-    xx, xy, yy = squares.sum().item(), (x * y).sum().item(), (y * y).sum().item()
-    weight = xy / xx if 0 < xx * yy <= 2 * xy * xy < math.inf else 0.0
-    return weight, squares.max().item(), xx / len(x)
+    if len(x) > 1024:
+        x, y = (values[: len(values) // 16 * 16].view(16, -1)[:, :64].reshape(-1) for values in (x, y))
+    largest = x.abs().max().item() or 1.0
+    x, y = x.double() / largest, y.double() / largest  # whose squares do not overflow
+    xx, xy, yy = torch.dot(x, x).item(), torch.dot(x, y).item(), torch.dot(y, y).item()
+    weight = xy / xx if xx and yy <= 2 * xy * (xy / xx) < math.inf else 0.0
+    return weight, largest * largest, largest * largest * (xx / len(x))

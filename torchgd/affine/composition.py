@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -91,23 +90,19 @@ class Tree:
     """Maps w ↦ a w + b in order, composed in pairs, the pairs in pairs, and so on up to one.
 
     Node 1 of the heap is the whole, nodes 2i and 2i + 1 are the earlier and the later half of node i,
-    and node 0 is the identity.
+    and node 0 is the identity. There are 2^height leaves.
     """
 
-    def __init__(self, leaves: int, device: torch.device) -> None:
-        self.height = (leaves - 1).bit_length()
+    def __init__(self, height: int, device: torch.device) -> None:
+        self.height = height
         self.heap = torch.empty(2, 2 << self.height, dtype=torch.float64, device=device)
         self.heap[:, 0] = torch.tensor([1.0, 0.0])
-        levels = [self.heap[:, 1 << depth : 2 << depth].unbind() for depth in range(self.height, -1, -1)]
+        a, b = self.heap.unbind()
+        (a1, a2), (b1, b2) = a.view(-1, 2).unbind(1), b.view(-1, 2).unbind(1)
+        levels = [1, *(1 << depth for depth in range(self.height))]  # how many nodes have two halves, on each
+        rows = (a1, a2, b1, b2, a[: 1 << self.height], b[: 1 << self.height])
         # The views are made once: making them costs as much as the products of a small level.
-        self.steps = [
-            (a[::2], a[1::2], b[::2], b[1::2], a_pair, b_pair)
-            for (a, b), (a_pair, b_pair) in pairwise(levels)
-        ]
-
-    def holds(self, leaves: int, device: torch.device) -> bool:
-        """Whether this tree has place for so many maps, without being more than twice as large as needed."""
-        return self.height == (leaves - 1).bit_length() and self.heap.device == device
+        self.steps = list(zip(*(row.split(levels)[:0:-1] for row in rows), strict=True))
 
     def leaves(self, count: int) -> tuple[Tensor, Tensor]:
         """Where the a and b of the maps belong; the places left over are made the identity."""

@@ -2,17 +2,19 @@
 
     torchrun --nproc-per-node 2 -m torchgd train --x x.npy --y y.npy --method sgd
 
-Sequential SGD over all samples is exact: rank r maps its own share of the epoch, the maps, two numbers
-each, are gathered in one message, and composed in rank order they are the map of the whole epoch.
+Sequential SGD over all samples is exact: rank r reads and maps its own share of the epoch; the maps, three
+numbers each, and the sums that give the cost are gathered in one message; composed in rank order they are
+the map of the whole epoch. Without shuffling it serves every epoch, and rank 0 does the rest.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import reduce
 
 import torch
 import torch.distributed as dist
@@ -23,6 +25,7 @@ from torchgd.affine.maps import epoch_with_moments
 from torchgd.data.dataset import Dataset
 from torchgd.data.moments import Moments
 from torchgd.errors import InputError
+from torchgd.runs.interruption import stoppable
 
 
 class _EveryRankError(InputError):
@@ -57,11 +60,16 @@ class Group:
         return begin, min(n, end)
 
     def gather(self, numbers: Sequence[float]) -> list[list[float]]:
-        """Every rank's numbers, in rank order, on every rank: one message."""
-        rows = torch.zeros(self.size, len(numbers), dtype=torch.float64)
-        rows[self.rank] = torch.tensor(numbers, dtype=torch.float64)
-        gathered: list[list[float]] = self.sum(rows).tolist()  # a sum with zeros changes no bit
-        return gathered
+        """Every rank's numbers, in rank order, on every rank: one message.
+
+        torchrun's signal that another process has died waits until the message has failed, which says more.
+        """
+        own = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        rows = list(own.repeat(self.size, 1))
+        if self.size > 1:
+            with stoppable(lambda: f"rank {self.rank}: stopped while it waited for the others"):
+                dist.all_gather(rows, own)
+        return [row.tolist() for row in rows]
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the ranks."""
@@ -70,48 +78,51 @@ class Group:
             dist.all_reduce(values)
         return values
 
-    def compose(self, share: EpochMap) -> EpochMap:
-        """The map of the whole epoch from the ranks' maps of their shares, one after another."""
-        whole = EpochMap()
-        for scale, shift in self.gather([share.scale, share.shift]):
-            whole = whole.then(EpochMap(scale, shift))
-        return whole
-
-    def total(self, moments: Moments) -> Moments:
-        """The moments of all samples from the ranks' own, written about rank 0's centre."""
-        rows = self.gather([moments.n, moments.c, moments.xx, moments.xz, moments.zz])
-        n, center, xx, xz, zz = 0.0, rows[0][1], 0.0, 0.0, 0.0
-        for own_n, c, own_xx, own_xz, own_zz in rows:
-            gap = c - center  # y − center · x = z + gap · x
-            n, xx, xz = n + own_n, xx + own_xx, xz + own_xz + gap * own_xx
-            zz += own_zz + gap * (2 * own_xz + gap * own_xx)
-        return Moments(int(n), center, xx, xz, zz)
-
 
 ALONE = Group()  # a process that torchrun did not start
 
 
 def epoch_of_shards(
-    data: Dataset, lr: float, batch_size: int, group: Group, *, compiled: bool | None = None
-) -> tuple[EpochMap, Moments]:
-    """The map of an epoch in order and the moments of all samples; each rank reads its own share, once.
+    data: Dataset,
+    lr: float,
+    batch_size: int = 1,
+    group: Group = ALONE,
+    stops: Sequence[int] = (),
+    *,
+    compiled: bool | None = None,
+    on_samples: Callable[[int], None] = lambda samples: None,
+) -> tuple[list[EpochMap], Moments]:
+    """What :func:`.maps.epoch_with_moments` gives, of all samples; each rank reads its own share, once.
 
     Args:
         data: all samples, the same on every rank: in files, or in memory.
         lr, batch_size, compiled: as for :func:`torchgd.affine.maps.epoch_map`.
         group: from :func:`process_group`.
+        stops: as for :func:`torchgd.affine.maps.prefix_maps`, for a group of one only.
+        on_samples: called with the number of samples read so far, as if the other ranks were as fast.
 
     Raises:
         InputError: as for :func:`torchgd.affine.maps.epoch_map` and :meth:`Group.shard`.
     """
     begin, end = group.shard(len(data), batch_size)
-    blocks = data.blocks(1 << 20, begin, end)
-    (share,), own = epoch_with_moments(blocks, lr, batch_size, compiled=compiled)
-    moments = group.total(own)
-    if batch_size < len(data) or group.size == 1:
-        return group.compose(share), moments
-    rate = 2 * lr / moments.n  # one batch is all: its map comes from the sums over all ranks
-    return EpochMap(1 - rate * moments.xx, rate * moments.xz, moments.c), moments
+
+    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
+        samples = 0
+        for x, y in data.blocks(1 << 20, begin, end):
+            yield x, y
+            samples += len(x)
+            on_samples(samples * len(data) // (end - begin))
+
+    maps, own = epoch_with_moments(blocks(), lr, batch_size, stops, compiled=compiled)
+    if group.size == 1:
+        return maps, own
+    rows = group.gather([*astuple(maps[-1]), *astuple(own)])
+    moments = Moments.total(Moments(int(n), *sums) for _, _, _, n, *sums in rows)
+    if batch_size >= len(data):  # one batch is all: its map comes from the sums over all ranks
+        rate = 2 * lr / moments.n
+        return [EpochMap(1 - rate * moments.xx, rate * moments.xz, moments.c)], moments
+    shares = [EpochMap(*row[:3]) for row in rows]
+    return [reduce(EpochMap.then, shares)], moments
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
@@ -19,7 +20,17 @@ from torchgd.errors import InputError
 Sums = tuple[float, float, float]
 
 _WORTH_COMPILING = 1 << 32  # samples: the compiled pass saves about 1 ns on each and costs 4 to 8 s
-BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}  # samples composed at once: what fits a cache, what fills a GPU
+BLOCK = {"cpu": 1 << 17, "cuda": 1 << 24}  # samples composed at once: a thread's cache full, and a GPU's work
+
+
+class _Kept(threading.local):
+    """Trees by their height, kept for the next epoch: fresh memory costs more than the arithmetic in it."""
+
+    def __init__(self) -> None:
+        self.trees: dict[int, Tree] = {}
+
+
+_kept = _Kept()
 
 
 class OnePass:
@@ -50,7 +61,7 @@ class OnePass:
         self.least_squares = 0.0
         self.open = 0  # samples of the open batch, and their Σ x² and Σ x (y − c x):
         self.sums = (0.0, 0.0)
-        self.tree: Tree | None = None
+        self.trees: dict[int, Tree] = {}
 
     def over(self, blocks: Iterable[Block]) -> list[EpochMap]:
         """Read the blocks; the maps at the stops, and last that of the whole."""
@@ -81,7 +92,7 @@ class OnePass:
 
     def _compose_next(self, x: Tensor, y: Tensor) -> int:
         """Compose as many of these samples as is best at once; returns how many."""
-        size, room = self.batch_size, min(len(x), BLOCK.get(x.device.type, BLOCK["cpu"]))
+        size, room = self.batch_size, min(len(x), _room(x.device))
         fold = chunk_maps(x.device.type) if self.compiled and size == 1 and len(x) >= COMPILED_BLOCK else None
         if fold and bisect_right(self.stops, self.updates + COMPILED_BLOCK) == 0:
             count = COMPILED_BLOCK
@@ -133,10 +144,12 @@ class OnePass:
         return a, b
 
     def _tree_for(self, leaves: int, device: torch.device) -> Tree:
-        """The last tree where it fits."""
-        if self.tree is None or not self.tree.holds(leaves, device):
-            self.tree = Tree(leaves, device)
-        return self.tree
+        """A tree of the least height: the thread's, but on a GPU, where it is large, this pass's."""
+        height = (leaves - 1).bit_length()
+        trees = _kept.trees if device.type == "cpu" else self.trees
+        if height not in trees:
+            trees[height] = Tree(height, device)
+        return trees[height]
 
     def _compose_compiled(self, fold: ChunkMaps, x: Tensor, y: Tensor) -> None:
         """Compose COMPILED_BLOCK samples, no stop among them; what overflows goes the other way."""
@@ -195,6 +208,13 @@ class OnePass:
         """Keep the maps at the stops; the last is the map so far."""
         *at_stops, self.map = maps
         self.maps += at_stops
+
+
+def _room(device: torch.device) -> int:
+    """How many samples are composed at once."""
+    if device.type == "cpu":
+        return BLOCK["cpu"] << (min(torch.get_num_threads(), 8) - 1).bit_length()
+    return BLOCK.get(device.type, BLOCK["cpu"])
 
 
 def _residual(x: Tensor, y: Tensor, center: float) -> Tensor:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from torchgd.affine.distributed import ALONE, Group, epoch_of_shards
-from torchgd.affine.maps import epoch_with_moments
 from torchgd.batches import Batches
 from torchgd.data.arrays import check_memory
 from torchgd.data.dataset import Dataset
@@ -31,47 +29,65 @@ from torchgd.training import SECONDS_A_REPORT, Place, begin_epoch
 MOST_POINTS = 1000
 
 
-class _Epoch:
+class Epoch:
     """One order of the samples, read once: the maps to the chosen updates, and the moments of all samples."""
 
     def __init__(
         self,
         data: Dataset,
-        batches: Batches,
-        lr: float,
+        optimizer: GradientDescent,
         updates: Iterable[int],
-        on_samples: Callable[[int], None],
-        group: Group,
+        *,
+        group: Group = ALONE,
+        on_samples: Callable[[int], None] = lambda samples: None,
     ) -> None:
-        self._data, self._batches = data, batches
-        if group.size > 1:
-            whole, self.moments = epoch_of_shards(data, lr, batches.batch_size, group)
-            self._maps = {len(batches): whole}
-            return
+        self._data, self._batches = data, optimizer.batches(len(data))
+        lr, size = float(optimizer.param_groups[0]["lr"]), self._batches.batch_size
         stops = sorted({stop for update in updates for stop in (update - 1, update)})
+        maps, self.moments = epoch_of_shards(data, lr, size, group, stops, on_samples=on_samples)
+        self._maps = dict(zip([*stops, len(self._batches)], maps, strict=True))
+        self.whole = maps[-1]
 
-        def blocks() -> Iterator[tuple[Tensor, Tensor]]:
-            samples = 0
-            for x, y in data.blocks(1 << 20):
-                yield x, y
-                samples += len(x)
-                on_samples(samples)
-
-        maps, self.moments = epoch_with_moments(blocks(), lr, batches.batch_size, stops)
-        self._maps = dict(zip([*stops, len(batches)], maps, strict=True))
-
-    def weight(self, update: int, w: float) -> float:
-        """The weight after so many of the epoch's updates from w."""
-        return self._maps[update](w)
+    def __contains__(self, update: int) -> bool:
+        """Whether :meth:`point` knows the update."""
+        return {update - 1, update} <= self._maps.keys()
 
     def point(self, update: int, w: float) -> tuple[float, float, float, float]:
-        """The weight after an update, its gradient, and its batch's loss before and after it."""
-        before, after = self.weight(update - 1, w), self.weight(update, w)
+        """Of an update, in an epoch from w: the weight after it, its gradient, the loss before and after."""
+        before, after = self._maps[update - 1](w), self._maps[update](w)
         moments = self.moments
         if len(self._batches) > 1:
             size = self._batches.batch_size
             moments = Moments.of(self._data.blocks(start=(update - 1) * size, stop=update * size))
         return after, moments.gradient(before), moments.cost(before), moments.cost(after)
+
+
+def epoch_in_order(
+    data: Dataset,
+    optimizer: Optimizer,
+    epochs: int,
+    *,
+    group: Group = ALONE,
+    on_samples: Callable[[int], None] = lambda samples: None,
+) -> Epoch:
+    """The epoch that serves all epochs in a fixed order: the one reading of the data that :func:`scan` needs.
+
+    Args:
+        data, optimizer, epochs: as for :func:`scan`.
+        group: the processes that share the work, see :mod:`.distributed`; they record no updates.
+        on_samples: called with the number of samples read so far.
+
+    Raises:
+        InputError: the optimizer's update is no affine map or its order is random; a sample is not finite.
+    """
+    optimizer = _affine(optimizer)
+    batches = optimizer.batches(len(data))
+    if batches.order != "sequential":
+        raise InputError(f"the {batches.order} order is another one in every epoch; give sequential")
+    stride = _stride(epochs, batches)
+    alone = range(1, MOST_POINTS + 1) if group.size == 1 else ()
+    updates = {(k * stride - 1) % len(batches) + 1 for k in alone}
+    return Epoch(data, optimizer, updates, group=group, on_samples=on_samples)
 
 
 def scan(
@@ -81,9 +97,8 @@ def scan(
     epochs: int = 100,
     *,
     on_progress: Callable[[History, Place], None] | None = None,
-    on_samples: Callable[[int], None] = lambda samples: None,
     resume: tuple[History, Place] | None = None,
-    group: Group = ALONE,
+    read: Epoch | None = None,
 ) -> History:
     """What :func:`torchgd.train` does with ``gradient="hand"``, an epoch at a time, from data of any size.
 
@@ -96,8 +111,7 @@ def scan(
         data: the samples; in a fixed order they are read block by block and need not fit into memory.
         optimizer: one of torchgd's three, with one lr for the one weight.
         epochs, on_progress, resume: as for :func:`torchgd.train`; a place is always the end of an epoch.
-        on_samples: called with the number of samples read in the present epoch so far.
-        group: the processes that share the work, see :mod:`.distributed`; they record no updates.
+        read: of a fixed order the data as already read, by :func:`epoch_in_order` with the same arguments.
 
     Raises:
         InputError: the optimizer's update is no affine map, or a random order of data larger than memory.
@@ -109,47 +123,34 @@ def scan(
         >>> round(history.weight[1].item(), 12), round(model.weight.item(), 12)
         (1.260688, 2.0)
     """
-    options = optimizer.param_groups[0]
-    if not isinstance(optimizer, GradientDescent) or options["maximize"] or len(optimizer.param_groups) > 1:
-        raise InputError(
-            "the scan engine needs a torchgd optimizer that descends on one weight; use the loop"
-        )
+    optimizer = _affine(optimizer)
     if not epochs >= 1:
         raise InputError(f"epochs is {epochs}; give a whole number, 1 or more")
-    batches, lr = optimizer.batches(len(data)), float(options["lr"])
+    batches = optimizer.batches(len(data))
     in_order, per_epoch = batches.order == "sequential", len(batches)
-    if not in_order and group.size > 1:
-        raise InputError(
-            f"the {batches.order} order needs all samples in one process; take --order sequential"
-        )
     if not in_order:
         check_memory(24 * len(data), f"the {batches.order} order", "take --order sequential")
-    stride = math.ceil(epochs * per_epoch / MOST_POINTS)
+    stride = _stride(epochs, batches)
     past, place = resume or (None, Place())
     parts, points, ends = [past] if past else [], [], []
-    w, epoch_data = model.weight.item(), None
+    w = model.weight.item()
     whole = Moments.of(data.blocks()) if not in_order else None  # an epoch with replacement is not the data
     reported = -math.inf
     for epoch in range(place.epoch, epochs):
         begin_epoch(batches, place.generator if epoch == place.epoch else None)
         first = stride - epoch * per_epoch % stride
-        updates = range(first, per_epoch + 1, stride) if group.size == 1 else range(0)
+        updates = range(first, per_epoch + 1, stride)
         if not in_order:
             order = batches.indices().to(data.x.device)
             shuffled = replace(data, inputs=data.x[order], targets=data.y[order])
-            epoch_data = _Epoch(shuffled, batches, lr, updates, on_samples, group)
-        elif epoch_data is None:  # the same maps serve every epoch
-            every = (
-                set()
-                if group.size > 1
-                else {(k * stride - 1) % per_epoch + 1 for k in range(1, MOST_POINTS + 1)}
-            )
-            epoch_data = _Epoch(data, batches, lr, every, on_samples, group)
-        moments = whole or epoch_data.moments
+            read = Epoch(shuffled, optimizer, updates)
+        elif read is None:  # the same maps serve every epoch
+            read = epoch_in_order(data, optimizer, epochs)
+        moments = whole or read.moments
         if past is None and epoch == 0:
             ends.append((0, w, moments.cost(w)))
-        points += [(epoch * per_epoch + update, *epoch_data.point(update, w)) for update in updates]
-        before, w = w, torch.tensor(epoch_data.weight(per_epoch, w), dtype=model.weight.dtype).item()
+        points += [(epoch * per_epoch + i, *read.point(i, w)) for i in updates if i in read]
+        before, w = w, torch.tensor(read.whole(w), dtype=model.weight.dtype).item()
         ends.append((epoch + 1, w, moments.cost(w)))
         diverged = not math.isfinite(ends[-1][1] + ends[-1][2])
         if diverged or epoch + 1 == epochs or time.monotonic() - reported > SECONDS_A_REPORT:
@@ -171,6 +172,21 @@ def scan(
     history = History.join(parts)
     status, reason = judge(history, random_order=not in_order)
     return replace(history, status=status, reason=reason)
+
+
+def _affine(optimizer: Optimizer) -> GradientDescent:
+    """The optimizer, refused where its update is not one affine map of one weight."""
+    groups = optimizer.param_groups
+    if not isinstance(optimizer, GradientDescent) or groups[0]["maximize"] or len(groups) > 1:
+        raise InputError(
+            "the scan engine needs a torchgd optimizer that descends on one weight; use the loop"
+        )
+    return optimizer
+
+
+def _stride(epochs: int, batches: Batches) -> int:
+    """Of how many updates one is recorded."""
+    return math.ceil(epochs * len(batches) / MOST_POINTS)
 
 
 def _history(

@@ -16,11 +16,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+_bars: list[Any] = []  # the progress bar that may be on the terminal
+
 SCHEMA = 1  # of the JSON that commands print: a field keeps its name and meaning as long as this stays
 
 
 def say(text: str = "", *, to_stderr: bool = False) -> None:
     """Print text as it is: no markup, no colour; on a terminal wrapped between words."""
+    for bar in _bars:
+        bar.stop()  # and clear its line; the next count draws it again
     console = Console(stderr=to_stderr, highlight=False, markup=False, soft_wrap=True)
     if console.is_terminal:
         wrapper = TextWrapper(console.width, break_long_words=False, break_on_hyphens=False)
@@ -84,10 +88,12 @@ def progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
     task = bar.add_task(label, total=total)
 
     def show(done: int) -> None:
-        bar.start()  # not before: what is said until then would stand in the bar's line
+        bar.start()
         bar.update(task, completed=max(done, bar.tasks[task].completed))  # it never goes back
 
+    _bars.append(bar)
     try:
         yield show
     finally:
+        _bars.remove(bar)
         bar.stop()

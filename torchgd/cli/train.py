@@ -47,7 +47,14 @@ def train(
     from torchgd.affine.distributed import process_group
     from torchgd.convergence.certificate import auto_lr, stability
     from torchgd.convergence.divergence import explain_divergence
-    from torchgd.runs.run import MOST_CERTIFIED, Config, experiment_name, run, with_engine
+    from torchgd.runs.run import (
+        MOST_CERTIFIED,
+        Config,
+        experiment_name,
+        read_in_order,
+        run,
+        with_engine,
+    )
 
     with process_group() as group, terminal.silent(group.rank > 0):
         dataset = opt.read_data(data, x, y, dtype, device)
@@ -78,6 +85,9 @@ def train(
         )
         config = with_engine(config, dataset, group)
         with terminal.progress(epochs, method.value) as on_epoch:
+            read = read_in_order(config, dataset, on_epoch, group)
+            if group.rank:
+                return
             done = run(
                 config,
                 dataset,
@@ -88,7 +98,7 @@ def train(
                 override=override or (),
                 on_start=announce,
                 on_epoch=on_epoch,
-                group=group,
+                read=read,
             )
         if done.had_ended:
             terminal.say(f"{done.folder} has ended; there is nothing left to do", to_stderr=as_json)
@@ -97,6 +107,8 @@ def train(
         if history.status == "diverged" and len(dataset) <= MOST_CERTIFIED:
             explained = explain_divergence(history.weight, dataset.x, dataset.y, rate, **chosen)
             reason = f"{reason}; {explained}"
+        elif history.status == "diverged":
+            reason = f"{reason}; give a smaller --lr, or --lr auto"
         answer: dict[str, Any] = {
             "weight": done.model.weight.item(),
             "cost": history.cost[-1].item(),

@@ -80,8 +80,8 @@ def as_tensor(numbers: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a longdouble too large, a signalling NaN
-def check_finite(numbers: NDArray[np.generic], dtype: torch.dtype, name: str, begin: int) -> bool:
-    """Refuse what is NaN, or infinite in the dtype; begin is the first index. Is any number other than 0?"""
+def check_finite(numbers: NDArray[np.generic], dtype: torch.dtype, name: str, begin: int) -> None:
+    """Refuse what is NaN, or infinite in the dtype; begin is the index of the first number."""
     low, high, limit = float(numbers.min()), float(numbers.max()), largest(dtype)  # NaN if any is NaN
     if not -limit <= low <= high <= limit:
         at = int(np.flatnonzero(~((numbers >= np.float64(-limit)) & (numbers <= np.float64(limit))))[0])
@@ -89,7 +89,6 @@ def check_finite(numbers: NDArray[np.generic], dtype: torch.dtype, name: str, be
         if np.isfinite(numbers[at]):
             why, mend = f"too large for {str(dtype).removeprefix('torch.')}", "use another unit or type"
         raise InputError(f"{name}, index {begin + at}: {numbers[at]} is {why}; {mend}")
-    return bool(torch.tensor([low, high], dtype=dtype).any())  # a tiny number is 0 in a short type
 
 
 def check_memory(size: int, name: str, mend: str) -> None:

@@ -154,7 +154,10 @@ def load(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str | None = None,
 ) -> Dataset:
-    """Read samples from a CSV file, an .npz file, or .npy files; every number is checked to be finite.
+    """Read samples from a CSV file, an .npz file, or .npy files.
+
+    Every number is checked to be finite: those of .npy files, which may be larger than memory, when they
+    are read.
 
     Args:
         path: a CSV file with a header line, or an .npz file; None if x and y are files.

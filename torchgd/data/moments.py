@@ -41,6 +41,24 @@ class Moments:
             moments = moments.plus(x, y)
         return moments
 
+    @staticmethod
+    def total(parts: Iterable[Moments]) -> Moments:
+        """The moments of all samples from those of parts of them, written about the first part's weight.
+
+        Example:
+            >>> x = torch.tensor([1.0, 2.0, 3.0])
+            >>> parts = [Moments.of([(x, 2 * x)]), Moments.of([(x, 4 * x)])]
+            >>> Moments.total(parts).least_squares
+            3.0
+        """
+        first, *others = parts
+        n, xx, xz, zz = first.n, first.xx, first.xz, first.zz
+        for part in others:
+            gap = part.c - first.c  # y − first.c · x = z + gap · x
+            n, xx, xz = n + part.n, xx + part.xx, xz + part.xz + gap * part.xx
+            zz += part.zz + gap * (2 * part.xz + gap * part.xx)
+        return Moments(n, first.c, xx, xz, zz)
+
     @property
     def least_squares(self) -> float:
         """The weight of the least cost, w* = Σxy / Σx²."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from torchgd.affine.distributed import ALONE, Group
-from torchgd.affine.scan import scan
+from torchgd.affine.scan import Epoch, epoch_in_order, scan
 from torchgd.data.dataset import Dataset
 from torchgd.data.mapped import MappedVector
 from torchgd.data.moments import Moments
@@ -88,9 +88,9 @@ def run(
     name: str | None = None,
     resume: bool = False,
     override: Sequence[str] = (),
-    on_start: Callable[[], None] | None = None,
-    on_epoch: Callable[[int], None] | None = None,
-    group: Group = ALONE,
+    on_start: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[int], None] = lambda epochs: None,
+    read: Epoch | None = None,
 ) -> Run:
     """Train as configured and log it to ``logdir/experiment/name``.
 
@@ -102,29 +102,25 @@ def run(
         override: the settings in which a resumed run may differ from what it was.
         on_start: called once, when nothing that the input can be at fault for is left to go wrong.
         on_epoch: called now and then with the number of epochs done, for a progress bar.
-        group: the processes that share the work; rank 0 writes.
+        read: what :func:`read_in_order` gave, if it was called before.
 
     Raises:
-        InputError: the run's folder can't be written, there is no such run to go on with, or the cost is not
-            finite at the start; then nothing is written.
+        InputError: the run's folder can't be written, there is no such run to go on with, a sample or the
+            cost at the start is not finite; then nothing is written.
         Stopped: SIGINT or SIGTERM came; the run can be gone on with.
     """
     model = LinearModel(config.weight, device=data.inputs.device, dtype=data.inputs.dtype)
     optimizer = make_optimizer(config, model)
+    batches = optimizer.batches(len(data))
+    read = read or read_in_order(config, data, on_epoch)
+    moments = read.moments if read else Moments.of(data.blocks())
     settings = {
         "torchgd": version("torchgd"),
         "torch": str(torch.__version__),
         **asdict(config),
         **fingerprint(data),
     }
-    if resume and group.size > 1:
-        raise InputError("--resume goes on in one process; leave out torchrun")
-    if group.rank:  # rank 0 alone writes
-        return Run(scan(model, data, optimizer, config.epochs, group=group), model, logdir)
-    batches = optimizer.batches(len(data))
-    moments = Moments.of(data.blocks())
-    largest = torch.finfo(data.inputs.dtype).max
-    if group.size == 1 and not moments.cost(config.weight) * moments.n <= largest:
+    if not moments.cost(config.weight) * moments.n <= torch.finfo(data.inputs.dtype).max:
         raise InputError("the cost before the first update is not finite; check the data and the weight")
     if resume:
         folder = find_run(logdir, experiment, config.method, name)
@@ -159,18 +155,11 @@ def run(
                 part = counted_on(before, part, batches)
                 log.write(part)
                 keeper.note(part, place)
-                if on_epoch is not None:
-                    on_epoch(done)
+                on_epoch(done)
                 check()
 
-            def on_samples(samples: int) -> None:
-                """In a fixed order the scan's one pass over the data is the whole of its work."""
-                if on_epoch is not None and config.order == "sequential":
-                    on_epoch(config.epochs * samples // len(data))
-
-            if on_start is not None:
-                on_start()
-            outcome = _train(config, data, model, optimizer, past, on_progress, on_samples, group)
+            on_start()
+            outcome = _train(config, data, model, optimizer, past, on_progress, read)
             history = replace(log.history, status=outcome.status, reason=outcome.reason)
             title = f"{METHOD_NAMES[config.method]}, lr = {config.lr:.6g}"
             for tag, figure in (
@@ -183,6 +172,28 @@ def run(
     return Run(history, model, folder)
 
 
+def read_in_order(
+    config: Config,
+    data: Dataset,
+    on_epoch: Callable[[int], None] = lambda epochs: None,
+    group: Group = ALONE,
+) -> Epoch | None:
+    """The one reading of the data of a run by the scan in a fixed order; None for other runs.
+
+    Arguments and errors as for :func:`run`. A group of processes shares the reading; rank 0 alone goes on.
+    """
+    if config.engine != "scan" or config.order != "sequential":
+        return None
+    optimizer = make_optimizer(config, LinearModel(config.weight))
+    return epoch_in_order(
+        data,
+        optimizer,
+        config.epochs,
+        group=group,
+        on_samples=lambda samples: on_epoch(config.epochs * samples // len(data)),
+    )
+
+
 def _train(
     config: Config,
     data: Dataset,
@@ -190,8 +201,7 @@ def _train(
     optimizer: GradientDescent,
     past: Checkpoint | None,
     on_progress: Callable[[History, Place], None],
-    on_samples: Callable[[int], None],
-    group: Group,
+    read: Epoch | None,
 ) -> History:
     """Train with the configuration's engine."""
     resume = (past.history, past.place) if past else None
@@ -202,9 +212,8 @@ def _train(
             optimizer,
             config.epochs,
             on_progress=on_progress,
-            on_samples=on_samples,
             resume=resume,
-            group=group,
+            read=read,
         )
     return train(
         model,
@@ -229,6 +238,8 @@ def with_engine(config: Config, data: Dataset, group: Group = ALONE) -> Config:
         raise InputError("--engine scan composes the gradient by hand, not autograd's; give --engine loop")
     if group.size > 1 and (config.engine == "loop" or config.gradient != "hand"):
         raise InputError("under torchrun the samples are shared by --engine scan, with --gradient hand")
+    if group.size > 1 and config.order != "sequential":
+        raise InputError(f"the {config.order} order needs all samples in one process; take sequential")
     size = {"gd": len(data), "sgd": 1}.get(config.method, config.batch_size or 1)
     updates = config.epochs * math.ceil(len(data) / size)
     long = updates > MOST_UPDATES_RECORDED or isinstance(data.inputs, MappedVector)
