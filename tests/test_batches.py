@@ -125,6 +125,7 @@ def test_a_copy_goes_on_from_where_the_generator_is(duplicate) -> None:  # type:
 ERRORS = [
     (lambda: Batches(3, 4), "batch_size is 4, but there are 3 samples; give 1 to 3"),
     (lambda: Batches(3, 0), "batch_size is 0, but there are 3 samples; give 1 to 3"),
+    (lambda: Batches(3, 2.0), "batch_size is 2.0, but there are 3 samples; give 1 to 3"),  # type: ignore[arg-type]
     (lambda: Batches(3, -1), "batch_size is -1, but there are 3 samples; give 1 to 3"),
     (lambda: GradientDescent(params()).batches(0), "there are no samples; give at least one"),
     (lambda: StochasticGradientDescent(params()).batches(0), "there are no samples; give at least one"),

@@ -54,11 +54,14 @@ DATA_ERRORS = [
     ("folder", "folder: is a folder; give a file"),
     ("empty.csv", "empty.csv: the file is empty; give one that holds data"),
     ("header.csv", "header.csv: has a header but no samples; add a line for each sample"),
-    ("one.csv", "one.csv, line 1: no column 'y'; there is 'x'; choose the columns by name with x and y"),
+    (
+        "one.csv",
+        "one.csv, line 1: no column 'y'; there is 'x'; choose the columns by name with x and y (--x, --y)",
+    ),
     (
         "names.csv",
         "names.csv, line 1: no column 'x'; there is 'hours', 'points'; "
-        "choose the columns by name with x and y",
+        "choose the columns by name with x and y (--x, --y)",
     ),
     ("ok.csv --x X", "ok.csv, line 1: no column 'X'; there is 'x', 'y'; did you mean 'x'?"),
     ("text.csv", "text.csv, line 3, column 'x': 'two' is not a number; write one, such as 1.5"),
@@ -78,8 +81,11 @@ DATA_ERRORS = [
     ),
     ("zero.csv", "zero.csv: x is 0 in every sample, so there is nothing to learn; give other data"),
     ("huge.csv", "the largest |x| is 1e+200, its square is out of range; use another unit"),
-    ("no_x.npz", "no_x.npz: no array 'x'; there is 'a', 'y'; choose the arrays by name with x and y"),
-    ("no_y.npz", "no_y.npz: no array 'y'; there is 'x'; choose the arrays by name with x and y"),
+    (
+        "no_x.npz",
+        "no_x.npz: no array 'x'; there is 'a', 'y'; choose the arrays by name with x and y (--x, --y)",
+    ),
+    ("no_y.npz", "no_y.npz: no array 'y'; there is 'x'; choose the arrays by name with x and y (--x, --y)"),
     ("lengths.npz", "lengths.npz: 'x' has 3 samples, 'y' 4; give one y for each x"),
     ("complex.npz", "complex.npz, array 'x': holds 'complex128', not real numbers; save it as float64"),
     (

@@ -71,9 +71,11 @@ WORDS = [
         ("course", "distance", "velocity"),
         "--x 'distance' is not an .npy file; for a column, name its file first",
     ),
+    (("cours", None, None), "cours: no such file; did you mean course?"),
+    (("Hubbel", None, None), "Hubbel: no such file; did you mean hubble?"),
     (("course", "no*.npy", "y.npy"), "no*.npy: no such file; check the path"),
     (("hubble", "x", None), "hubble has its own x and y; leave out --x and --y"),
-    (("huble", None, None), "huble: no such file; check the path"),
+    (("huble", None, None), "huble: no such file; did you mean hubble?"),
 ]
 
 

@@ -81,9 +81,9 @@ RAGGED = " cells, but the header has 2; give each column one value, without thou
 QUOTES = "; check the quotes there"
 BAD_CSV = [
     (b"", "the file is empty; give one that holds data"),
-    (b"\n", "line 1: no column 'x'; there is none; choose the columns by name with x and y"),
+    (b"\n", "line 1: no column 'x'; there is none; choose the columns by name with x and y (--x, --y)"),
     (b"x,y\n", "has a header but no samples; add a line for each sample"),
-    (b"x\n1\n", "line 1: no column 'y'; there is 'x'; choose the columns by name with x and y"),
+    (b"x\n1\n", "line 1: no column 'y'; there is 'x'; choose the columns by name with x and y (--x, --y)"),
     (b"X,Y\n1,2\n", "line 1: no column 'x'; there is 'X', 'Y'; did you mean 'X'?"),
     (b"x,x,y\n1,1,2\n", "line 1: column 'x' occurs 2 times; rename all but one"),
     (b"1,2\n2,4\n", "line 1: holds numbers, not names; add a first line that names the columns, such as x,y"),

@@ -71,7 +71,7 @@ def test_the_reasons() -> None:
     table: list[tuple[list[float], float, str]] = [
         (geometric(2.0, 5), 1.0, "the weight's steps grow 2 times an epoch"),
         (geometric(0.1, 30), 1.0, "the weight is within 1e-09 of where it settles"),
-        (geometric(0.5, 1), 1.0, "1 epochs done"),
+        (geometric(0.5, 1), 1.0, "1 epoch done"),
         (geometric(0.5, 4), 1.0, "4 epochs done, the last of which moved the weight by 0.0625"),
         ([2.0] * 5, 0.0, "the gradient is 0"),
         ([2.0] * 5, 1.0, "the steps are too small to move the weight in torch.float64"),

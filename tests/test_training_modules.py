@@ -251,3 +251,19 @@ def test_a_gradient_of_ones_own_cannot_move_the_weight_behind_the_optimizer() ->
     x = torch.tensor([1.0, 2.0, 3.0]).double()
     train(model, x, 2 * x, GradientDescent(model.parameters(), lr=0.01), 1, gradient=careless, check=False)
     assert model.weight.item() == pytest.approx(1.0933333333333333, rel=1e-15)
+
+
+def test_a_scheduler_that_waits_for_a_plateau_sees_the_cost() -> None:
+    """A fall of less than 99.9 % counts as none, so lr halves after every epoch but the first."""
+    model = LinearModel(1.0, dtype=torch.float64)
+    optimizer = GradientDescent(model.parameters(), lr=0.04)
+    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.999)
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    history = train(model, x, 2 * x, optimizer, 4, scheduler=scheduler)
+    w, expected = 1.0, [1.0]
+    for lr in (0.04, 0.04, 0.02, 0.01):
+        w -= lr * 28 / 3 * (w - 2)  # 2 mean x² = 28/3
+        expected.append(w)
+    assert history.weight.tolist() == pytest.approx(expected, rel=1e-14)
+    assert scheduler.best == history.cost[1].item()
+    assert optimizer.param_groups[0]["lr"] == 0.005

@@ -37,7 +37,7 @@ class Batches(Sampler[list[int]]):
         check_order(order)
         if n < 1:
             raise InputError("there are no samples; give at least one")
-        if not 1 <= batch_size <= n:
+        if not (isinstance(batch_size, int) and 1 <= batch_size <= n):
             raise InputError(f"batch_size is {batch_size}, but there are {n} samples; give 1 to {n}")
         self.n, self.batch_size, self.order, self.generator = n, batch_size, order, generator
 

@@ -80,7 +80,7 @@ def judge(history: History, *, random_order: bool, affine: bool = True) -> tuple
     rows = history.weight.reshape(len(history.weight), -1)
     epochs = len(rows) - 1
     if epochs < 2 or rows.shape[1] == 0:
-        return "finished", f"{epochs} epochs done"
+        return "finished", f"{epochs} epoch{'s' * (epochs != 1)} done"
     steps = (rows[1:] - rows[:-1]).norm(dim=1)
     size = torch.maximum(rows[-1].norm(), (rows[-1] - rows[0]).norm())
     rounding = 64 * torch.finfo(rows.dtype).eps * rows.norm(dim=1).max()

@@ -70,9 +70,11 @@ class Recorder:
             after = self._loss(x, y) if self._one_weight else torch.full_like(before, torch.nan)
             self._points.append((self.updates, self._weight(), self._gradient(), before, after))
 
-    def end_epoch(self, epoch: int) -> None:
-        """Take down the weight and the cost over all data after this many epochs."""
-        self._ends.append((self.updates, epoch, self._weight(), self._loss(self._x, self._y)))
+    def end_epoch(self, epoch: int) -> Tensor:
+        """Take down the weight and the cost over all data after this many epochs; returns the cost."""
+        cost = self._loss(self._x, self._y)
+        self._ends.append((self.updates, epoch, self._weight(), cost))
+        return cost
 
     def look(self) -> str | None:
         """None where all numbers since the last look are finite; else why the run has diverged.

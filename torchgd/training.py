@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Optimizer, lr_scheduler
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from torchgd import gradient as by_hand
@@ -74,9 +74,8 @@ def train(
             takes w of shape () and a batch of shape (b,) and returns dC/dw, a number or of shape ().
         loss_fn: loss of (prediction, target), shape ().
         batches: the batches of an epoch; the optimizer's own if not given, all data at once if it has none.
-        scheduler: its ``step()`` is called after every epoch.
-        check: look at your own f with :func:`torchgd.check_gradient` before the first update, and warn
-            with the name of the mistake where there is one.
+        scheduler: its ``step()`` is called after every epoch, that of ReduceLROnPlateau with the cost.
+        check: warn first, by its name, of a mistake that :func:`torchgd.check_gradient` finds in your own f.
         max_points: no more updates than this are recorded, evenly spaced.
         on_progress: called a few times a second, and at the end, with what is new in the history and the
             place, between two updates: an exception that it raises leaves a state to resume from.
@@ -135,8 +134,10 @@ def train(
             recorder.do(update, *batch)
             here = Place(epoch, number, begun)
             if number == len(batches):
-                recorder.end_epoch(epoch + 1)
-                if scheduler is not None:
+                cost = recorder.end_epoch(epoch + 1)
+                if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+                    scheduler.step(cost.item())
+                elif scheduler is not None:
                     scheduler.step()
                 here = Place(epoch + 1, 0, begin_epoch(batches, None))
             now = time.monotonic()

@@ -110,11 +110,11 @@ def compare(
     else:
         first = found.first
         rows = [["verdict", found.verdict.value], ["steps compared", str(found.steps)]]
-        rows += [["largest distance", f"{answer['largest_ulps']:.15g} ulps"]]
+        rows += [["largest distance", f"{answer['largest_ulps']:.6g} ulps"]]
         if first:
             rows += [["first difference", f"step {first.step}, {first.parameter}"]]
             rows += [[our_name, repr(first.a)], [name, repr(first.b)]]
-            rows += [["distance there", f"{first.ulps:.15g} ulps"]]
+            rows += [["distance there", f"{first.ulps:.6g} ulps"]]
         terminal.table(["", "value"], rows)
         terminal.say(str(answer["sentence"]))
     if found.verdict is Verdict.different:
@@ -148,7 +148,7 @@ def _check_contract(factory: Callable[..., Optimizer], name: str, *, as_json: bo
         terminal.print_json({"optimizer": name, "findings": listed, "sentence": sentence})
     else:
         for finding in findings:
-            terminal.say(f"{finding.name:<20} {finding.outcome.value:<15} {finding.evidence}")
+            terminal.say(f"{finding.name:<20} {finding.outcome.value:<15} {finding.evidence}", hang=37)
         terminal.say(sentence)
     if counts[Outcome.failed]:
         raise typer.Exit(1)

@@ -21,13 +21,15 @@ _bars: list[Any] = []  # the progress bar that may be on the terminal
 SCHEMA = 1  # of the JSON that commands print: a field keeps its name and meaning as long as this stays
 
 
-def say(text: str = "", *, to_stderr: bool = False) -> None:
-    """Print text as it is: no markup, no colour; on a terminal wrapped between words."""
+def say(text: str = "", *, to_stderr: bool = False, hang: int = 0) -> None:
+    """Print text as it is: no markup, no colour; on a terminal wrapped between words, `hang` columns in."""
     for bar in _bars:
         bar.stop()  # and clear its line; the next count draws it again
     console = Console(stderr=to_stderr, highlight=False, markup=False, soft_wrap=True)
     if console.is_terminal:
-        wrapper = TextWrapper(console.width, break_long_words=False, break_on_hyphens=False)
+        wrapper = TextWrapper(
+            console.width, subsequent_indent=" " * hang, break_long_words=False, break_on_hyphens=False
+        )
         text = "\n".join(wrapper.fill(line) for line in text.split("\n"))
     console.print(text)
 
@@ -49,7 +51,8 @@ def facts(rows: dict[str, object]) -> None:
     """Print names with their values, a line each."""
     width = max(map(len, rows))
     for name, value in rows.items():
-        say(f"{name:<{width}}  {f'{value:.10g}' if isinstance(value, float) else value}")
+        shown = f"{value:.10g}" if isinstance(value, float) else value
+        say(f"{name:<{width}}  {shown}", hang=width + 2)
 
 
 def print_json(answer: dict[str, Any]) -> None:

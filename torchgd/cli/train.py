@@ -106,7 +106,7 @@ def train(
         reason = history.reason
         if history.status == "diverged" and len(dataset) <= MOST_CERTIFIED:
             explained = explain_divergence(history.weight, dataset.x, dataset.y, rate, **chosen)
-            reason = f"{reason}; {explained}"
+            reason = f"{reason}. {explained}"
         elif history.status == "diverged":
             reason = f"{reason}; give a smaller --lr, or --lr auto"
         answer: dict[str, Any] = {

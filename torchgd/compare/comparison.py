@@ -43,7 +43,7 @@ class Difference:
 
     def __str__(self) -> str:
         place = f"{self.parameter}{list(self.index)}" if self.index else self.parameter
-        return f"step {self.step}, {place}: {self.a!r} against {self.b!r}, {self.ulps:.15g} ulps apart"
+        return f"step {self.step}, {place}: {self.a!r} against {self.b!r}, {self.ulps:.6g} ulps apart"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Comparison:
     def __str__(self) -> str:
         if self.first is None:
             return f"equal bit for bit over {self.steps} steps"
-        apart = f"at most {self.ulps.max():.15g} ulps apart over {self.steps} steps"
+        apart = f"at most {self.ulps.max():.6g} ulps apart over {self.steps} steps"
         return f"{self.verdict.value}: {self.reason}; {apart}; first at {self.first}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor
 
 from torchgd.data.arrays import BLOCK, read_npz
-from torchgd.data.files import read_csv
+from torchgd.data.files import read_csv, shown
 from torchgd.data.mapped import MappedVector, map_pairs
 from torchgd.errors import InputError
 
 Source = str | PathLike[str]
+WORDS = ("course", "hubble")  # data that need no file
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +228,8 @@ def open_data(
         if x is not None or y is not None:
             raise InputError("hubble has its own x and y; leave out --x and --y")
         return hubble(dtype=dtype, device=device)
+    if not Path(word).exists() and (near := difflib.get_close_matches(word.casefold(), WORDS, n=1)):
+        raise InputError(f"{shown(Path(word))}: no such file; did you mean {near[0]}?")
     return load(word, x=x, y=y, dtype=dtype, device=device)
 
 

@@ -59,7 +59,9 @@ def missing(wanted: str, kind: str, names: Sequence[str]) -> str:
     some = ", ".join(reprlib.repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
     short = {name.casefold(): name for name in names[:1000] if len(name) < 100}  # difflib is slow
     near = difflib.get_close_matches(wanted.casefold(), short, n=1)
-    hint = f"did you mean {short[near[0]]!r}?" if near else f"choose the {kind}s by name with x and y"
+    hint = (
+        f"did you mean {short[near[0]]!r}?" if near else f"choose the {kind}s by name with x and y (--x, --y)"
+    )
     return f"no {kind} {reprlib.repr(wanted)}; there is {some or 'none'}; {hint}"
 
 
