@@ -98,6 +98,8 @@ def test_scale_and_shift_are_the_map() -> None:
     for w in (-5.0, 0.0, 1e6):
         assert epoch(w) == pytest.approx(epoch.scale * w + epoch.shift, rel=1e-14)
     assert epoch(torch.tensor(1.0)) == epoch(1.0)
+    about_four = EpochMap(0.5, 1.0, center=4.0)  # w ↦ 4 + (w − 4)/2 + 1
+    assert (about_four(0.0), about_four.shift, about_four.fixed_point) == (3, 3, 6)
 
 
 number = st.floats(-2, 2)
@@ -356,9 +358,25 @@ def test_it_is_compiled_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch) 
     assert [compiled_blocks(n, 96, how=True) for n in (7, 8, 17)] == [0, 1, 2]
     assert compiled_blocks(96, 96, 1, [95]) == 11  # not where the stop lies
 
-    # The first sample lands on w = 2, where the next three factors, of 1e120, find nothing to grow.
-    huge = torch.tensor([1, 1e60, 1e60, 1e60, 1, 1, 1, 1], dtype=torch.float64)
+    # The first sample lands on w = 2, where the last four factors, of 1e120, find nothing to grow.
+    huge = torch.tensor([1, 1, 1, 1, 1e60, 1e60, 1e60, 1e60], dtype=torch.float64)
     assert epoch_map(huge, 2 * huge, 0.5, compiled=True)(1.0) == 2
+
+
+def test_a_million_samples_are_too_few_to_compile_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_pass, "chunk_maps", {}.__getitem__)
+    x, y = samples(compiled.BLOCK)
+    assert epoch_map(x, y, 1e-7) == epoch_map(x, y, 1e-7, compiled=False)
+
+
+@pytest.mark.parametrize(("threads", "samples"), [(1, 1), (2, 2), (3, 4), (4, 4), (8, 8), (64, 8)])
+def test_how_many_samples_are_composed_at_once(
+    threads: int, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert one_pass._room(torch.device("cpu")) == samples * 2**17
+    assert one_pass._room(torch.device("cuda")) == 2**24
+    assert one_pass._room(torch.device("meta")) == 2**17
 
 
 def test_large_batches_go_through_many_blocks() -> None:
@@ -387,6 +405,7 @@ one = torch.ones(3).double()
 holed = torch.ones(10).double().index_fill(0, torch.tensor(6), math.nan)
 ERRORS = [
     ([(one, one)], {"lr": 0.0}, "lr must be finite and above 0, not 0.0"),
+    ([(one, one)], {"lr": -0.1}, "lr must be finite and above 0, not -0.1"),
     ([(one, one)], {"lr": math.nan}, "lr must be finite and above 0, not nan"),
     ([(one, one)], {"batch_size": 0}, "batch_size must be 1 or more, not 0"),
     ([(one, one)], {"stops": [2, 1]}, "stops must ascend"),

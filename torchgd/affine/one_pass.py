@@ -75,7 +75,6 @@ class OnePass:
             self.least_squares, largest, mean = first_look(x, y)
             strength = 2 * self.lr * (largest if self.batch_size == 1 else mean)
             self.map = EpochMap(center=self.least_squares if strength > 1 else 0.0)
-            self._move([self.map] * len(self._ends(0)))
         if self.compiled is None and max(len(x), self.samples) >= _WORTH_COMPILING:
             self.compiled = True
         begin = 0
