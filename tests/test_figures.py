@@ -119,6 +119,17 @@ def test_runs_that_diverged_or_were_short_are_drawn_without_a_warning(  # type: 
         assert len(to_png(picture(*arguments))[0]) > 1000
 
 
+def test_of_a_path_that_diverged_the_beginning_is_drawn() -> None:
+    """lr = 0.5 multiplies the error by −11/3 an epoch: the third is the first beyond 30 times it."""
+    model = LinearModel(1.0, dtype=torch.float64)
+    record = train(model, X, 2 * X, GradientDescent(model.parameters(), lr=0.5), 40, gradient="hand")
+    drawn = lines(parabola({"gd": record}, Moments.of([(X, 2 * X)])))
+    path = points(drawn["full batch, epochs 0 to 3 of 40"])
+    assert [w for w, _ in path] == pytest.approx([2 - (-11 / 3) ** k for k in range(4)])
+    costs = points(lines(cost_curve({"gd": record}))["full batch"])
+    assert [cost for _, cost in costs] == record.cost.tolist()  # up to 1e46
+
+
 def test_a_cost_of_zero_is_drawn_too() -> None:
     model = LinearModel(2.0, dtype=torch.float64)
     record = train(model, X, 2 * X, GradientDescent(model.parameters()), 3, gradient="hand")

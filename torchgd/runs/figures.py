@@ -6,9 +6,9 @@ Axes are labelled and lines are thick enough to be projected; a method has the s
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -28,6 +28,8 @@ METHOD_NAMES = {"gd": "full batch", "sgd": "per sample", "minibatch": "mini-batc
 def parabola(histories: Mapping[str, History], moments: Moments, *, title: str = "") -> Figure:
     """The cost C(w) of y = w·x as a curve over w, with the path of each method's weight on it.
 
+    Of a path that diverged the beginning is drawn, up to 30 times the distance at which it began.
+
     Args:
         histories: method → its history; of a one-weight model.
         moments: the cost of the data, ``Moments.of(data.blocks())``.
@@ -35,13 +37,15 @@ def parabola(histories: Mapping[str, History], moments: Moments, *, title: str =
     """
     figure, (axes,) = panels(title)
     best = moments.least_squares
-    paths = {method: history.weight.tolist() for method, history in histories.items()}
+    paths = {method: _path(history, best) for method, history in histories.items()}
     reach = max(abs(w - best) for path in paths.values() for w in path)
     span = 1.25 * max(reach, 1e-3 * (1 + abs(best)))
     curve = [best + span * (i / 200 - 1) for i in range(401)]
     axes.plot(curve, [moments.cost(w) for w in curve], color="#888888", linewidth=2)
     for method, path in paths.items():
         label, colour = METHOD_NAMES.get(method, method), METHOD_COLOURS.get(method)
+        epochs = len(histories[method].weight) - 1
+        label += f", epochs 0 to {len(path) - 1} of {epochs}" if len(path) <= epochs else ""
         height = [moments.cost(w) for w in path]
         axes.plot(path, height, "o-", color=colour, label=label, markersize=6, linewidth=1.5, alpha=0.8)
     axes.axvline(best, color="#888888", linestyle=":", linewidth=1.5, label=f"least squares, w = {best:.6g}")
@@ -49,6 +53,14 @@ def parabola(histories: Mapping[str, History], moments: Moments, *, title: str =
     axes.set_ylabel("cost: mean of (w·x − y)²")
     axes.legend(loc="upper center")
     return figure
+
+
+def _path(history: History, best: float) -> list[float]:
+    """The weight at the ends of the epochs, as many of them as can be told apart in one picture."""
+    path: list[float] = history.weight.tolist()
+    far = 30 * max(abs(path[0] - best), 1e-3 * (1 + abs(best)))
+    beyond = (i for i, w in enumerate(path) if abs(w - best) > far)
+    return path[: next(beyond, len(path)) + 1] if history.status == "diverged" else path
 
 
 def cost_curve(histories: Mapping[str, History], *, title: str = "") -> Figure:
@@ -61,7 +73,8 @@ def cost_curve(histories: Mapping[str, History], *, title: str = "") -> Figure:
     figure, (axes,) = panels(title)
     for method, history in histories.items():
         label, colour = METHOD_NAMES.get(method, method), METHOD_COLOURS.get(method)
-        cost = history.cost.clamp_max(HIGHEST) if history.cost.dtype == torch.float64 else history.cost
+        cost = history.cost.double()
+        cost = cost.masked_fill(cost > HIGHEST, math.nan)
         axes.plot(history.epoch, cost, color=colour, label=label, linewidth=2.5)
     if any((history.cost > 0).any() for history in histories.values()):
         axes.set_yscale("log", nonpositive="clip")
