@@ -3,11 +3,12 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
-from torch import Tensor
+from torch import Tensor, nn
 
 # Small tensors in many threads wait for one another; the processes that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,6 +42,13 @@ def seeded() -> Iterator[None]:
 
 
 @pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own to work in, so that messages show names as they were given."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def course_data() -> tuple[Tensor, Tensor]:
     """The course's three samples, as plain tensors."""
     return torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([2.0, 4.0, 6.0]).double()
@@ -52,3 +60,17 @@ def noisy_data() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(7)
     x = torch.randn(7, generator=generator, dtype=torch.float64)
     return x, 3 * x + torch.randn(7, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    """Three inputs, five hidden units, one output."""
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+
+
+@pytest.fixture
+def points() -> tuple[Tensor, Tensor]:
+    """Twenty samples for the network."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    return x, torch.randn(20, 1, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Update rules in one line each, and pairs of them: one rule in two orders of operations, or two rules."""
+"""Our optimizers by their methods; update rules in one line each, and pairs of them: one rule, or two."""
 
 from __future__ import annotations
 
@@ -7,12 +7,29 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from torchgd import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
+
 Factory = Callable[[list[nn.Parameter]], Optimizer]
 Update = Callable[[Tensor, Tensor, dict[str, Any]], object]
+
+
+METHODS: dict[str, Callable[..., GradientDescent]] = {
+    "full batch": GradientDescent,
+    "per sample": StochasticGradientDescent,
+    "mini-batch": lambda params, lr=0.01, **options: MiniBatchGradientDescent(
+        params, lr, batch_size=2, **options
+    ),
+}
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+
+
+def parameter(*values: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values, dtype=torch.float64))
 
 
 class Rule(Optimizer):

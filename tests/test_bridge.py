@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from course_run import CONFIG
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -18,24 +19,7 @@ from torchgd.cli import main
 from torchgd.data.dataset import course
 from torchgd.lessons import bridge
 from torchgd.lessons.bridge import climb
-from torchgd.runs.run import Config
 
-CONFIG = Config(
-    data="course",
-    x=None,
-    y=None,
-    method="sgd",
-    lr=0.01,
-    epochs=100,
-    batch_size=None,
-    order="sequential",
-    seed=0,
-    weight=1.0,
-    gradient="hand",
-    device="cpu",
-    dtype="float64",
-    engine="loop",
-)
 NAMES = ["lecture3-by-hand", "lecture4-gradient", "lecture5-optimizer", "lecture5-model", "lecture8-loader"]
 
 

@@ -7,31 +7,15 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from course_run import COURSE_WEIGHT, answer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from torchgd.cli import COMMANDS, main, terminal
 
-COURSE_WEIGHT = 1.9999444396553017  # full batch, 100 epochs
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> dict[str, Any]:
-    """The one JSON object on standard output."""
-    assert main([*arguments, "--json"]) == status
-    out = capsys.readouterr().out
-    assert out.count("\n") == 1
-    found = json.loads(out)
-    assert isinstance(found, dict)
-    return found
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 # Start

@@ -1,33 +1,16 @@
 """`torchgd lesson`: lecture 3 end to end, its numbers, its checks and what is printed where."""
 
 import io
-import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from course_run import COURSE_WEIGHT, answer
 
 from torchgd.cli import main
 
-COURSE_WEIGHT = 1.9999444396553017  # full batch, 100 epochs
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> dict[str, Any]:
-    """The one JSON object on standard output."""
-    assert main([*arguments, "--json"]) == status
-    out = capsys.readouterr().out
-    assert out.count("\n") == 1
-    found = json.loads(out)
-    assert isinstance(found, dict)
-    return found
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def test_the_lesson_in_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,13 +22,9 @@ from torchgd.convergence.figures import factor_figure, sweep_figure
 from torchgd.convergence.methods import epoch_of
 from torchgd.runs.figures import METHOD_COLOURS
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 DATA = (hubble().x, hubble().y)
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:

@@ -27,18 +27,6 @@ Data = tuple[Tensor, Tensor]
 FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
-@pytest.fixture
-def network() -> nn.Module:
-    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1)).double()
-
-
-@pytest.fixture
-def points() -> Data:
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(20, 3, generator=generator, dtype=torch.float64)
-    return x, torch.randn(20, 1, generator=generator, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_ours_is_torchs_sgd_bit_for_bit(

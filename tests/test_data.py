@@ -13,12 +13,7 @@ import torch
 from torchgd.data.dataset import course, hubble, load, open_data
 from torchgd.errors import InputError
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test works in a folder of its own, so that messages show the names as they were given."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def test_course_is_the_lectures_three_samples() -> None:

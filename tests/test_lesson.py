@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from course_run import CONFIG
 from torch import Tensor, nn
 
 import torchgd.lessons.lesson
@@ -13,22 +14,6 @@ from torchgd.lessons.lesson import MOST_UPDATES, Witness, witness
 from torchgd.optim import GradientDescent
 from torchgd.runs.run import Config, experiment_name, make_optimizer
 
-CONFIG = Config(
-    data="course",
-    x=None,
-    y=None,
-    method="sgd",
-    lr=0.01,
-    epochs=100,
-    batch_size=None,
-    order="sequential",
-    seed=0,
-    weight=1.0,
-    gradient="hand",
-    device="cpu",
-    dtype="float64",
-    engine="loop",
-)
 METHODS = [("gd", None, 100), ("sgd", None, 300), ("minibatch", 2, 200)]
 
 

@@ -18,13 +18,6 @@ from torchgd.data.dataset import Dataset, course, load, open_data
 from torchgd.errors import InputError
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test works in a folder of its own, so that messages show the names as they were given."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def save_pair(n: int, dtype: str = "f8", shards: int = 1) -> tuple[NDArray[Any], NDArray[Any]]:
     """Write x = 1 … n and y = 2x as x0.npy, y0.npy and so on; returns them whole."""
     x = np.arange(1, n + 1).astype(dtype)
@@ -84,6 +77,8 @@ MEASURE = """
 from pathlib import Path
 import torch
 from torchgd.data.dataset import load
+
+pytestmark = pytest.mark.usefixtures("folder")
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))

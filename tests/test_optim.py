@@ -7,26 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from rules import every_method, parameter
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from torchgd import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
+from torchgd import GradientDescent
 
 NAN, INF = math.nan, math.inf
-
-METHODS: dict[str, Callable[..., GradientDescent]] = {
-    "full batch": GradientDescent,
-    "per sample": StochasticGradientDescent,
-    "mini-batch": lambda params, lr=0.01, **options: MiniBatchGradientDescent(
-        params, lr, batch_size=2, **options
-    ),
-}
-every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-
-
-def parameter(*values: float) -> nn.Parameter:
-    return nn.Parameter(torch.tensor(values, dtype=torch.float64))
-
 
 # Equality with torch.optim.SGD
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import torchgd
 from torchgd.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +44,7 @@ def test_every_command_answers_what_stands_below_it(
     (mine,) = blocks(readme, "py")
     (tmp_path / "mine.py").write_text(mine, encoding="utf-8")
     sessions = [part for block in blocks(readme, "console") for part in block.split("$ ")[1:]]
-    assert len(sessions) == 5
+    assert len(sessions) == 6
     for session in sessions:
         line, expected = session.split("\n", 1)
         command, _, head = line.partition(" | head -")
@@ -80,3 +81,13 @@ def test_every_picture_and_file_that_a_readme_names_exists(readme: str) -> None:
     assert targets
     for target in targets:
         assert (ROOT / target).is_file(), target
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_public_names_in_it_exist(readme: str) -> None:
+    """Those of the paragraph that lists them."""
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    listed = next(part for part in text.split("\n\n") if "`LinearModel`" in part and "`epoch_map`" in part)
+    names = re.findall(r"`([A-Za-z_]+)`", listed.split("`losses`")[0])
+    assert len(names) > 15
+    assert set(names) <= set(torchgd.__all__) | {"torchgd"}

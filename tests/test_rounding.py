@@ -22,18 +22,6 @@ from torchgd.compare.rounding import ulps_apart
 Data = tuple[Tensor, Tensor]
 
 
-@pytest.fixture
-def network() -> nn.Module:
-    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1)).double()
-
-
-@pytest.fixture
-def points() -> Data:
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(20, 3, generator=generator, dtype=torch.float64)
-    return x, torch.randn(20, 1, generator=generator, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", SAME_RULE)
 def test_another_rounding_is_no_other_rule(

@@ -44,7 +44,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 120  # a pipe has no width: do not fold what another program reads
-    console.print(grid)
+    with console.capture() as printed:
+        console.print(grid)
+    lines = [line.rstrip() for line in printed.get().splitlines()]
+    print("\n".join(line for line in lines if line), end="\n\n")
 
 
 def facts(rows: dict[str, object]) -> None:
