@@ -233,6 +233,40 @@ def test_a_zero_factor_lands_and_stays(later: float) -> None:
 
 
 @pytest.mark.usefixtures("paths")
+def test_updates_after_an_overflow_count() -> None:
+    """At w = 2 the factors of 1e120 find nothing to grow; then come samples that are not on the line."""
+    x = torch.tensor([1, 1e60, 1e60, 1e60, 1e60, 0.5, 0.5, 0.25, 0.75], dtype=torch.float64)
+    y = torch.tensor([2, 2e60, 2e60, 2e60, 2e60, 1.3, 0.9, 0.4, 1.7], dtype=torch.float64)
+    weights = loop(x, y, 0.5)
+    assert [prefix(1.0) for prefix in prefix_maps([(x, y)], 0.5, 1, range(10))[:-1]] == near(weights)
+    assert [epoch_map(x, y, 0.5)(-1e9)] == near(weights[-1:])
+
+
+def test_whole_batches_go_through_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at the sums of a batch, on the host, is for those that cross a rim."""
+    collected: list[int] = []
+    collect = one_pass.OnePass._collect
+
+    def noted(self: one_pass.OnePass, x: Tensor, y: Tensor) -> None:
+        collected.append(len(x))
+        collect(self, x, y)
+
+    monkeypatch.setattr(one_pass.OnePass, "_collect", noted)
+    for batch_size, rims in ((1, []), (3, [1]), (10, []), (40, []), (41, [40])):
+        collected.clear()
+        epoch_map(*samples(40), 0.01, batch_size)
+        assert collected == rims
+
+
+def test_sums_of_single_precision_are_double() -> None:
+    x, y = (values.float() for values in samples(300_000))
+    for batch_size in (1, 300_000):
+        (epoch,), moments = epoch_with_moments([(x, y)], 1e-6, batch_size)
+        (in_double,), exact = epoch_with_moments([(x.double(), y.double())], 1e-6, batch_size)
+        assert (epoch, moments) == (in_double, exact)
+
+
+@pytest.mark.usefixtures("paths")
 def test_at_the_solution_an_overflowing_epoch_stays_there() -> None:
     x = torch.full((1000,), 3.0).double()
     epoch = epoch_map(x, 2 * x, 0.5)
