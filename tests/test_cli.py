@@ -175,7 +175,7 @@ def test_train_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"^weight +1\.99994444$", printed.out, flags=re.MULTILINE)
     assert re.search(r"^prediction +7\.999777759$", printed.out, flags=re.MULTILINE)
     assert printed.out.startswith("It converges in 142 epochs")
-    assert printed.out.endswith("tensorboard --logdir runs\n")
+    assert printed.out.endswith("To see the curves:  torchgd board\n")
 
 
 class Terminal(io.StringIO):

@@ -52,7 +52,7 @@ def test_the_lesson_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
         r"verdict +right +right +right",
     ):
         assert re.search(row, printed.out), row
-    assert printed.out.rstrip().endswith("tensorboard --logdir runs")
+    assert printed.out.rstrip().endswith("torchgd board")
 
 
 class Terminal(io.StringIO):
@@ -76,7 +76,7 @@ def test_on_a_terminal_of_80_columns_no_line_is_longer(
     assert main(arguments) in (0, 1)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
     assert max(map(len, plain.splitlines())) <= 80
-    assert "tensorboard --logdir runs" in plain
+    assert "torchgd board" in plain
 
 
 def test_the_lesson_on_hubbles_nebulae(capsys: pytest.CaptureFixture[str]) -> None:

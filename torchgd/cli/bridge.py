@@ -94,7 +94,7 @@ def _print(rows: list[dict[str, Any]], logdir: Path) -> None:
     terminal.say(
         "Lecture 5 is here without its bias, which makes another model, and takes the mean, not the sum."
     )
-    terminal.say(f"To see the curves on top of each other:  tensorboard --logdir {logdir / 'bridge'}")
+    terminal.where_the_curves_are(logdir / "bridge")
 
 
 def _said(difference: float, rounding: bool) -> str:

@@ -53,7 +53,7 @@ def experiment(
         terminal.table(list(outcome.rows[0]), cells)
         terminal.say(outcome.sentence)
         terminal.say(f"\nThe picture: {picture_path}")
-        terminal.say(f"The curves:  tensorboard --logdir {logdir / name.value}")
+        terminal.where_the_curves_are(logdir / name.value)
     if not outcome.proved:
         raise typer.Exit(1)
 

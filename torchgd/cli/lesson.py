@@ -143,4 +143,5 @@ def _print(methods: dict[str, dict[str, Any]], epochs: int, at: float, logdir: P
     )
     for r in methods.values():
         terminal.say(r["run_dir"])
-    terminal.say(f"\nTo see the curves:  tensorboard --logdir {logdir}")
+    terminal.say()
+    terminal.where_the_curves_are(logdir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -56,6 +57,12 @@ def facts(rows: dict[str, object]) -> None:
     for name, value in rows.items():
         shown = f"{value:.10g}" if isinstance(value, float) else value
         say(f"{name:<{width}}  {shown}", hang=width + 2)
+
+
+def where_the_curves_are(logdir: Path) -> None:
+    """Print the command that shows them."""
+    option = "" if logdir == Path("runs") else f" --logdir {shlex.quote(str(logdir))}"
+    say(f"To see the curves:  torchgd board{option}")
 
 
 def print_json(answer: dict[str, Any]) -> None:

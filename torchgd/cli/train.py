@@ -126,6 +126,6 @@ def train(
             terminal.print_json(answer)
         else:
             terminal.facts(answer)
-            terminal.say(f"tensorboard --logdir {logdir}")
+            terminal.where_the_curves_are(logdir)
         if history.status == "diverged":
             raise typer.Exit(1)
