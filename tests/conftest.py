@@ -41,6 +41,15 @@ def seeded() -> Iterator[None]:
     torch.set_default_dtype(default)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def checkout_unchanged() -> Iterator[None]:
+    """Tests write into folders of their own, never beside the code."""
+    root = Path(__file__).parents[1]
+    before = set(root.glob("[!.]*"))
+    yield
+    assert set(root.glob("[!.]*")) == before, "a test wrote into the checkout"
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of the test's own to work in, so that messages show names as they were given."""

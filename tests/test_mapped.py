@@ -17,6 +17,8 @@ from torchgd.data.arrays import BLOCK
 from torchgd.data.dataset import Dataset, course, load, open_data
 from torchgd.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 
 def save_pair(n: int, dtype: str = "f8", shards: int = 1) -> tuple[NDArray[Any], NDArray[Any]]:
     """Write x = 1 … n and y = 2x as x0.npy, y0.npy and so on; returns them whole."""
@@ -78,7 +80,6 @@ from pathlib import Path
 import torch
 from torchgd.data.dataset import load
 
-pytestmark = pytest.mark.usefixtures("folder")
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
@@ -118,7 +119,6 @@ def test_hundreds_of_shards_need_few_open_files() -> None:
 
 
 def test_nan_in_the_37th_block_is_named() -> None:
-
     x = np.ones(40 * BLOCK)
     np.save("y.npy", x)
     x[at := 37 * BLOCK + 11] = np.nan

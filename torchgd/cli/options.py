@@ -69,10 +69,16 @@ YOption = Annotated[
 ]
 MethodOption = Annotated[Method, typer.Option(help="Which samples one update sees: all, one, or a batch.")]
 LrOption = Annotated[str, typer.Option("--lr", metavar="FLOAT|auto", help="The learning rate.")]
-EpochsOption = Annotated[int, typer.Option(min=1, max=10**12, help="How many passes over the data.")]
-BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Samples in a mini-batch.")]
-OrderOption = Annotated[Order, typer.Option(help="In which order the samples come.")]
-SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seeds the order of the samples.")]
+EpochsOption = Annotated[
+    int, typer.Option(min=1, max=10**12, metavar="N", help="How many passes over the data.")
+]
+BatchSizeOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Samples in a mini-batch.")]
+OrderOption = Annotated[
+    Order, typer.Option(metavar="ORDER", help="How the samples come: sequential, shuffled or replacement.")
+]
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=2**63 - 1, metavar="N", help="Seeds the order of the samples.")
+]
 WeightOption = Annotated[float, typer.Option(help="The weight before training, w0.")]
 GradientOption = Annotated[Gradient, typer.Option(help="Written by hand, or by autograd.")]
 EngineOption = Annotated[
