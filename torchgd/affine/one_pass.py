@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from torchgd.affine.blocks import Block, checked, first_look, refuse_non_finite
+from torchgd.affine.blocks import Block, a_thousand, checked, refuse_non_finite, rough_weight
 from torchgd.affine.compiled import BLOCK as COMPILED_BLOCK
 from torchgd.affine.compiled import ChunkMaps, chunk_maps
 from torchgd.affine.composition import EpochMap, Tree, number_or_inf, times
@@ -58,7 +58,7 @@ class OnePass:
         self.map = EpochMap()
         self.maps: list[EpochMap] = []
         self.samples = self.updates = 0
-        self.least_squares = 0.0
+        self.least_squares = 0.0  # roughly, of the first samples
         self.open = 0  # samples of the open batch, and their Σ x² and Σ x (y − c x):
         self.sums = (0.0, 0.0)
         self.trees: dict[int, Tree] = {}
@@ -72,14 +72,19 @@ class OnePass:
     def _read(self, x: Tensor, y: Tensor) -> None:
         """Compose the updates of a block."""
         if self.samples == 0:
-            self.least_squares, largest, mean = first_look(x, y)
-            strength = 2 * self.lr * (largest if self.batch_size == 1 else mean)
-            self.map = EpochMap(center=self.least_squares if strength > 1 else 0.0)
+            strong = self._strength(a_thousand(x)) > 1
+            self.least_squares = rough_weight(x, y) if strong or self.with_moments else 0.0
+            self.map = EpochMap(center=self.least_squares if strong else 0.0)
         if self.compiled is None and max(len(x), self.samples) >= _WORTH_COMPILING:
             self.compiled = True
         begin = 0
         while begin < len(x):
             begin += self._compose_next(x[begin:], y[begin:])
+
+    def _strength(self, x: Tensor) -> float:
+        """How far an update goes: 2 lr x² of the largest of these x, of their mean in larger batches."""
+        size: float = torch.linalg.vector_norm(x, math.inf if self.batch_size == 1 else 2).item()
+        return 2 * self.lr * size * size / (1 if self.batch_size == 1 else len(x))
 
     def _finish(self) -> list[EpochMap]:
         """The maps at the stops and of the whole; the last batch may be smaller than the others."""
