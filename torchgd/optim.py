@@ -244,7 +244,7 @@ def _descend(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -
                 p.addcmul_(g, lr, value=1 if group["maximize"] else -1)
             return
     alpha = lr if group["maximize"] else -lr  # (+lr)·g and (−lr)·(−g) are the same bits
-    if foreach is None:  # one call a tensor costs less than gathering one tensor, and autograd needs the loop
+    if foreach is None:  # as in torch.optim; for one tensor gathering costs more than it saves
         foreach = len(params) > 1 and not group["differentiable"]
     if not foreach:
         for p, g in zip(params, grads, strict=True):
