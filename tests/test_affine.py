@@ -102,6 +102,16 @@ def test_scale_and_shift_are_the_map() -> None:
     assert (about_four(0.0), about_four.shift, about_four.fixed_point) == (3, 3, 6)
 
 
+def test_the_verdict_says_what_epoch_after_epoch_does(course_data: tuple[Tensor, Tensor]) -> None:
+    x, y = course_data
+    answers = [epoch_map(x, y, lr, 3).verdict for lr in (0.01, 0.25, 1e-30)]
+    assert answers == [
+        "It converges: an epoch multiplies the error by 0.906667; it settles at 2.",
+        "It diverges: an epoch multiplies the error by -1.33333; use a smaller lr.",
+        "It does not converge: an epoch multiplies the error by 1.",
+    ]
+
+
 number = st.floats(-2, 2)
 maps = st.builds(EpochMap, number, number, number)
 

@@ -145,6 +145,15 @@ def test_a_run_from_files_reads_them_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert 2 * n <= read <= 2 * n + 2 * BLOCK + 2 * MOST_POINTS  # and for the first x other than 0
 
 
+@pytest.mark.parametrize(("lr", "verdict"), [("0.01", "It converges: "), ("9", "It diverges: ")])
+def test_too_many_samples_for_the_certificate_ask_the_map(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lr: str, verdict: str
+) -> None:
+    monkeypatch.setattr("torchgd.runs.run.MOST_CERTIFIED", 0)
+    main(["train", "--method=sgd", "--engine=scan", f"--lr={lr}", f"--logdir={tmp_path}"])
+    assert capsys.readouterr().out.startswith(f"{verdict}an epoch multiplies the error by ")
+
+
 def test_a_divergence_is_an_outcome() -> None:
     optimizer = StochasticGradientDescent([torch.nn.Parameter(torch.tensor(0.0))], lr=30.0)
     history, weight = scanned(course(), optimizer, 100)

@@ -45,6 +45,16 @@ class EpochMap:
         """Whether epoch after epoch ends at the fixed point, from any weight: |scale| < 1."""
         return abs(self.scale) < 1 and math.isfinite(self.drift)
 
+    @property
+    def verdict(self) -> str:
+        """Whether epoch after epoch converges, in one sentence."""
+        grows = f"an epoch multiplies the error by {self.scale:.6g}"
+        if self.converges:
+            return f"It converges: {grows}; it settles at {self.fixed_point:.6g}."
+        if abs(self.scale) > 1:
+            return f"It diverges: {grows}; use a smaller lr."
+        return f"It does not converge: {grows}."
+
     def __call__(self, w: float | Tensor) -> float:
         """The weight after the updates from w; ±inf where they diverge, never NaN from a finite w."""
         return number_or_inf(self.center + (times(self.scale, float(w) - self.center) + self.drift))

@@ -88,6 +88,8 @@ def train(
             read = read_in_order(config, dataset, on_epoch, group)
             if group.rank:
                 return
+            if read and len(dataset) > MOST_CERTIFIED:
+                forecast.append(read.whole.verdict)
             done = run(
                 config,
                 dataset,
