@@ -102,6 +102,14 @@ def test_scale_and_shift_are_the_map() -> None:
     assert (about_four(0.0), about_four.shift, about_four.fixed_point) == (3, 3, 6)
 
 
+def test_a_weight_that_stays_at_the_centre_survives_the_others_overflow() -> None:
+    """The loop from w = 2 stays there for two samples of 1e100, and the third moves it by 1."""
+    x = torch.tensor([1e100, 1e100, 0.5], dtype=torch.float64)
+    y = torch.tensor([2e100, 2e100, 2.0], dtype=torch.float64)
+    epoch = epoch_map(x, y, 1.0)
+    assert (epoch(2.0), epoch(3.0)) == (3, math.inf)
+
+
 def test_the_verdict_says_what_epoch_after_epoch_does(course_data: tuple[Tensor, Tensor]) -> None:
     x, y = course_data
     answers = [epoch_map(x, y, lr, 3).verdict for lr in (0.01, 0.25, 1e-30)]
@@ -454,7 +462,7 @@ ERRORS = [
     ([(one, one)], {"batch_size": 0}, "batch_size must be 1 or more, not 0"),
     ([(one, one)], {"stops": [2, 1]}, "stops must ascend"),
     ([(one, one)], {"stops": [-1]}, "stops must ascend"),
-    ([(one, one)], {"stops": [4]}, "stop 4 is beyond the epoch, which has 3 updates"),
+    ([(one, one)], {"stops": [1, 4, 5]}, "stop 4 is beyond the epoch, which has 3 updates"),
     ([], {}, "there are no samples"),
     ([(one, one), (one, one[:2])], {}, r"in block 2 x has shape \(3,\) and y \(2,\); give one y for each x"),
     ([(one.view(3, 1), one)], {}, r"in block 1 x has shape \(3, 1\) and y \(3,\)"),
