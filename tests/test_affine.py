@@ -413,6 +413,9 @@ def test_it_is_compiled_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch) 
     # The first sample lands on w = 2, where the last four factors, of 1e120, find nothing to grow.
     huge = torch.tensor([1, 1, 1, 1, 1e60, 1e60, 1e60, 1e60], dtype=torch.float64)
     assert epoch_map(huge, 2 * huge, 0.5, compiled=True)(1.0) == 2
+    # Σ y overflows, the weight does not: (1 − 0.98⁸) 10³⁰⁸
+    ones = torch.ones(8, dtype=torch.float64)
+    assert epoch_map(ones, 1e308 * ones, 0.01, compiled=True)(1.0) == pytest.approx((1 - 0.98**8) * 1e308)
 
 
 def test_a_million_samples_are_too_few_to_compile_for(monkeypatch: pytest.MonkeyPatch) -> None:
