@@ -118,6 +118,27 @@ def test_the_verdict_says_what_epoch_after_epoch_does(course_data: tuple[Tensor,
         "It diverges: an epoch multiplies the error by -1.33333; use a smaller lr.",
         "It does not converge: an epoch multiplies the error by 1.",
     ]
+    assert EpochMap(0.0, 3.0).verdict == "An epoch ends at 3 wherever it began, to float64."
+    assert EpochMap(0.0, math.inf).verdict == "It diverges: an epoch overflows; use a smaller lr."
+
+
+@pytest.mark.parametrize("calm", [4000, 20_000])
+def test_overshooting_samples_at_the_end_are_seen(calm: int) -> None:
+    """Forty factors of 1 − 2·1.25² grow the rounding of what came before, unless it is about the centre."""
+    x = torch.tensor([0.1] * calm + [1.25] * 40, dtype=torch.float64)
+    w = Fraction(1)
+    for xi, yi in zip(map(Fraction, x.tolist()), map(Fraction, (2 * x).tolist()), strict=True):
+        w -= 2 * xi * (w * xi - yi)
+        w = Fraction(int(w * 2**400), 2**400)
+    assert epoch_map(x, 2 * x, 1.0)(1.0) == pytest.approx(float(w), rel=1e-12)
+
+
+def test_an_epoch_in_inference_mode_leaves_no_trace(course_data: tuple[Tensor, Tensor]) -> None:
+    x, y = course_data
+    one_pass._kept.trees.clear()
+    with torch.inference_mode():
+        within = epoch_map(x, y, 0.01)
+    assert epoch_map(x, y, 0.01) == within
 
 
 number = st.floats(-2, 2)

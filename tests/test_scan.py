@@ -126,7 +126,7 @@ def test_data_in_shards_give_the_bits_of_data_in_memory(tmp_path: Path) -> None:
 
 def test_a_run_from_files_reads_them_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Besides the 10³ samples that are recorded one by one, and what counts for the checksum."""
-    n = 200_000
+    n = 600_000
     for name, values in zip("xy", samples(n), strict=True):
         np.save(tmp_path / f"{name}.npy", values.numpy())
     read = 0

@@ -56,7 +56,7 @@ def linear(options: argparse.Namespace) -> None:
     def run(epochs: int) -> None:
         epoch_map(x[: 10**7], y[: 10**7], LR, compiled=False).after(epochs)(1.0)
 
-    sizes = [n for n in (10**8, 10**7, 10**6) if n <= largest]
+    sizes = [n for n in (10**8, 10**7, 10**6) if n <= largest] or [largest]
     for title, sides, total in (
         (
             f"The map of an epoch, eager, of {count(largest)} samples in sets of N",

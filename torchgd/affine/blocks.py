@@ -49,10 +49,8 @@ def refuse_non_finite(x: Tensor, y: Tensor, first: int) -> None:
 
 
 def a_thousand(values: Tensor) -> Tensor:
-    """About a thousand of them, in sixteen runs, in float64; all where there are fewer."""
-    if len(values) > 1024:
-        values = values[: len(values) // 16 * 16].view(16, -1)[:, :64].reshape(-1)
-    return values.double()
+    """A thousand of them or a few more, evenly spaced, in float64; all where they are few."""
+    return values[:: len(values) // 1024 if len(values) > 8192 else 1].double()
 
 
 def rough_weight(x: Tensor, y: Tensor) -> float:

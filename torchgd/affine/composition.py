@@ -49,6 +49,10 @@ class EpochMap:
     def verdict(self) -> str:
         """Whether epoch after epoch converges, in one sentence."""
         grows = f"an epoch multiplies the error by {self.scale:.6g}"
+        if not math.isfinite(self.drift):
+            return "It diverges: an epoch overflows; use a smaller lr."
+        if self.scale == 0:  # in truth, or below float64's range: the limit is not known
+            return f"An epoch ends at {self.fixed_point:.6g} wherever it began, to float64."
         if self.converges:
             return f"It converges: {grows}; it settles at {self.fixed_point:.6g}."
         if abs(self.scale) > 1:
@@ -105,7 +109,8 @@ class Tree:
 
     def __init__(self, height: int, device: torch.device) -> None:
         self.height = height
-        self.heap = torch.empty(2, 2 << self.height, dtype=torch.float64, device=device)
+        with torch.inference_mode(False):  # a tree serves later epochs too, in that mode or not
+            self.heap = torch.empty(2, 2 << self.height, dtype=torch.float64, device=device)
         self.heap[:, 0] = torch.tensor([1.0, 0.0])
         a, b = self.heap.unbind()
         (a1, a2), (b1, b2) = a.view(-1, 2).unbind(1), b.view(-1, 2).unbind(1)

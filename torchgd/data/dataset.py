@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -228,7 +229,8 @@ def open_data(
         if x is not None or y is not None:
             raise InputError("hubble has its own x and y; leave out --x and --y")
         return hubble(dtype=dtype, device=device)
-    if not Path(word).exists() and (near := difflib.get_close_matches(word.casefold(), WORDS, n=1)):
+    near = difflib.get_close_matches(word.casefold(), WORDS, n=1, cutoff=0.8)
+    if near and not os.path.exists(word):  # noqa: PTH110 (which raises where the folder is closed)
         raise InputError(f"{shown(Path(word))}: no such file; did you mean {near[0]}?")
     return load(word, x=x, y=y, dtype=dtype, device=device)
 
