@@ -83,8 +83,9 @@ class OnePass:
 
     def _strength(self, x: Tensor) -> float:
         """How far an update goes: 2 lr x² of the largest of these x, of their mean in larger batches."""
-        size: float = torch.linalg.vector_norm(x, math.inf if self.batch_size == 1 else 2).item()
-        return 2 * self.lr * size * size / (1 if self.batch_size == 1 else len(x))
+        order, count = (math.inf, 1) if self.batch_size == 1 else (2, len(x))
+        size: float = torch.linalg.vector_norm(x, order).item()
+        return 2 * self.lr * size * size / count
 
     def _finish(self) -> list[EpochMap]:
         """The maps at the stops and of the whole; the last batch may be smaller than the others."""
