@@ -1,13 +1,16 @@
 """What one process of test_distributed.py does under torchrun: `rank.py answer FILE` or `rank.py die`."""
 
+import gc
 import json
 import os
 import signal
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from test_distributed import samples, small_network
 from torch import nn
 from torch.nn.functional import mse_loss
@@ -53,6 +56,7 @@ def answers(group: Group) -> dict[str, Any]:
 
 def main(how: str, file: str = "") -> None:
     with process_group() as group:
+        world = weakref.ref(dist.group.WORLD)
         if how == "die":
             if group.rank == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -61,6 +65,8 @@ def main(how: str, file: str = "") -> None:
             found = answers(group)
             if group.rank == 0:
                 Path(file).write_text(json.dumps(found))
+    gc.collect()  # DistributedDataParallel and its reducer hold each other
+    assert world() is None  # its threads have ended: alive at the exit, they would abort it
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ the map of the whole epoch. Without shuffling it serves every epoch, and rank 0 
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -138,6 +139,9 @@ def process_group() -> Iterator[Group]:
     on_gpu = torch.cuda.is_available() and local_rank < torch.cuda.device_count()
     if on_gpu:
         torch.cuda.set_device(local_rank)
+    # The first optimizer imports this module, whose default arguments hold the group that then stands. The
+    # group would outlive its destruction, and its threads abort the interpreter's exit: none stands yet.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if on_gpu else "gloo")
     group = Group(dist.get_rank(), dist.get_world_size(), f"cuda:{local_rank}" if on_gpu else "cpu")
     try:
