@@ -168,14 +168,14 @@ def test_an_exception_is_shown_with_its_line(capsys: pytest.CaptureFixture[str])
 
 
 BAD_INPUT = [
-    (["mine.py:gradent"], "mine.py has no function 'gradent'; did you mean gradient?"),
-    (["mine.py:foo"], "mine.py has no function 'foo'; it has gradient, summed, Loss, Model, of_the_lecture, "
+    (["mine.py:gradent"], "mine.py has no 'gradent'; did you mean gradient?"),
+    (["mine.py:foo"], "mine.py has no 'foo'; it has gradient, summed, Loss, Model, of_the_lecture, "
      "falls, hangs, leaves, nan"),
-    (["empty.py:f"], "empty.py has no function 'f'; it has no functions"),
+    (["empty.py:f"], "empty.py has no 'f'; it has nothing to call"),
     (["mien.py:gradient"], "mien.py: no such file; did you mean mine.py?"),
     (["elsewhere.txt:gradient"], "elsewhere.txt: no such file; check the path"),
-    (["mine.py"], "'mine.py' names no function; write FILE.py:FUNCTION, e.g. mine.py:gradient"),
-    (["mine.py:a b"], "'mine.py:a b' names no function; write FILE.py:FUNCTION, e.g. mine.py:gradient"),
+    (["mine.py"], "'mine.py' names nothing in a file; write FILE.py:NAME, e.g. mine.py:gradient"),
+    (["mine.py:a b"], "'mine.py:a b' names nothing in a file; write FILE.py:NAME, e.g. mine.py:gradient"),
     (["mine.py:number"], "int is no function; give the gradient as a function f(w, x, y)"),
     (["mine.py:of_the_lecture"], "of_the_lecture(x, y) cannot be called as f(w, x, y); "
      "write def of_the_lecture(w, x, y)"),
@@ -192,7 +192,7 @@ BAD_INPUT = [
     (["mine.py:hangs", "--timeout", "0.2"], "mine.py:hangs has not returned within 0.2 s; "
      "look for a loop without end in it"),
     (["mine.py:leaves", "--timeout", "60"], "mine.py:leaves has ended its process with exit status 3"),
-    (["mine.py:gradent", "--timeout", "60"], "mine.py has no function 'gradent'; did you mean gradient?"),
+    (["mine.py:gradent", "--timeout", "60"], "mine.py has no 'gradent'; did you mean gradient?"),
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     (tmp_path / "broken.py").write_text("1 / 0\n", encoding="utf-8")
-    monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.setattr(sys, "path", sys.path.copy())  # a file that is run puts its folder on it
     return tmp_path
 
 
@@ -101,6 +103,16 @@ def test_another_rounding_is_told_apart(capsys: pytest.CaptureFixture[str], name
     assert found["with"] == {"lr": "0.01"}
 
 
+def test_a_file_may_have_any_name_and_print(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    loud = MINE.replace("class MySGD", "print('imported')\n\n\nclass MySGD")
+    loud = loud.replace("        for group", "        print('a step')\n        for group", 1)
+    (folder / "random.py").write_text(loud, encoding="utf-8")  # the name of a module of Python's own
+    for options in ([], ["--contract"]):  # answer() finds one line, the JSON, on standard output
+        assert answer(capsys, "--against", "random.py:MySGD", *options)[0] == bool(options)
+    assert main(["compare", "--against", "random.py:MySGD"]) == 0
+    assert "a step" in capsys.readouterr().err
+
+
 def test_lr_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     status, found = answer(capsys, "--against", "mine:TwiceTooFar", "--with", "lr=0.005", "--lr", "0.01")
     assert status == 0
@@ -149,7 +161,7 @@ BAD = {
     ),
     "unknown file": (
         ["--against", "nofile.py:Thing"],
-        "--against nofile.py:Thing: No module named 'nofile'; check the name, and the folder it is in",
+        "nofile.py: no such file; check the path",
     ),
     "unknown class": (
         ["--against", "torch.optim.SDG"],

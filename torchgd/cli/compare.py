@@ -8,6 +8,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import typer
 
 from torchgd.cli import app, terminal
 from torchgd.cli import options as opt
+from torchgd.cli.source import load_object
 from torchgd.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ def compare(
         terminal.say(why, to_stderr=as_json)
     ours, our_name = _ours(chosen, rate, seed)
     name = against or "torch.optim.SGD"
-    theirs = _with_options(_optimizer_class(name), name, with_ or [], rate)
+    with redirect_stdout(sys.stderr):  # anyone's code may print; the answer alone is on standard output
+        theirs = _with_options(_optimizer_class(name), name, with_ or [], rate)
     if contract:
         checked = (theirs, name) if against else (ours, our_name)
         _check_contract(*checked, as_json=as_json)
@@ -89,7 +92,8 @@ def compare(
     length = steps or (epochs * len(batches) if epochs else 1000)
     model = LinearModel(weight, device=inputs.device, dtype=inputs.dtype)
     try:
-        found = compare_optimizers(ours, theirs, model, inputs, targets, steps=length, batches=batches)
+        with redirect_stdout(sys.stderr):
+            found = compare_optimizers(ours, theirs, model, inputs, targets, steps=length, batches=batches)
     except InputError:
         raise
     except Exception as error:  # their class is anyone's code
@@ -140,7 +144,8 @@ def _check_contract(factory: Callable[..., Optimizer], name: str, *, as_json: bo
     """Print the findings; exit with 1 where one failed."""
     from torchgd.compare.contract import Outcome, check_optimizer
 
-    findings = check_optimizer(factory)
+    with redirect_stdout(sys.stderr):
+        findings = check_optimizer(factory)
     counts = {outcome: sum(finding.outcome is outcome for finding in findings) for outcome in Outcome}
     sentence = f"{name}: " + ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items())
     if as_json:
@@ -161,10 +166,16 @@ def _optimizer_class(name: str) -> type[Optimizer]:
     module_name, _, class_name = name.rpartition(":" if ":" in name else ".")
     if not (module_name and class_name):
         raise InputError(f"--against {name}: give a module and a class, e.g. torch.optim.SGD")
-    folder = Path.cwd()
-    if module_name.endswith(".py"):
-        folder, module_name = Path(module_name).resolve().parent, Path(module_name).stem
-    sys.path.insert(0, str(folder))
+    found = load_object(name) if module_name.endswith(".py") else _in_module(module_name, class_name, name)
+    if not (isinstance(found, type) and issubclass(found, Optimizer)):
+        raise InputError(f"--against {name}: {class_name} is no subclass of torch.optim.Optimizer; give one")
+    return found
+
+
+def _in_module(module_name: str, class_name: str, name: str) -> Any:
+    """What a module that can be imported, from this folder too, calls by this name."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -172,14 +183,12 @@ def _optimizer_class(name: str) -> type[Optimizer]:
     except Exception as error:  # anyone's module
         raise InputError(f"--against {name}: its import raised {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(str(folder))
+        sys.path.remove(folder)
     found = getattr(module, class_name, None)
     if found is None:
         near = difflib.get_close_matches(class_name, [key for key in vars(module) if key[:1] != "_"], n=1)
         mend = f"did you mean {near[0]}?" if near else "check its name"
         raise InputError(f"--against {name}: {module_name} has no {class_name}; {mend}")
-    if not (isinstance(found, type) and issubclass(found, Optimizer)):
-        raise InputError(f"--against {name}: {class_name} is no subclass of torch.optim.Optimizer; give one")
     return found
 
 

@@ -19,11 +19,11 @@ def load_object(word: str) -> Any:
     """Run the file and return what it calls by this name; a name may have dots."""
     file, colon, name = word.rpartition(":")
     if not (colon and file and name.replace(".", "_").isidentifier()):
-        raise InputError(f"{word!r} names no function; write FILE.py:FUNCTION, e.g. mine.py:gradient")
+        raise InputError(f"{word!r} names nothing in a file; write FILE.py:NAME, e.g. mine.py:gradient")
     found: Any = _run(Path(file))
     for part in name.split("."):
         if not hasattr(found, part):
-            raise InputError(f"{file} has no function {name!r}; {_suggestion(part, vars(found))}")
+            raise InputError(f"{file} has no {name!r}; {_suggestion(part, vars(found))}")
         found = getattr(found, part)
     return found
 
@@ -68,4 +68,4 @@ def _suggestion(name: str, namespace: dict[str, Any]) -> str:
     near = difflib.get_close_matches(name, own, n=3)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"it has {', '.join(own)}" if own else "it has no functions"
+    return f"it has {', '.join(own)}" if own else "it has nothing to call"
