@@ -161,7 +161,7 @@ BAD = {
     ),
     "unknown file": (
         ["--against", "nofile.py:Thing"],
-        "nofile.py: no such file; check the path",
+        "nofile.py: no such file; did you mean mine.py?",
     ),
     "unknown class": (
         ["--against", "torch.optim.SDG"],
