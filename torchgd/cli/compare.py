@@ -24,8 +24,6 @@ from torchgd.errors import InputError
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from torchgd.optim import GradientDescent
-
 AgainstOption = Annotated[
     str | None,
     typer.Option(metavar="MODULE:CLASS", help="Any optimizer, e.g. torch.optim.Adam or mine.py:MySGD."),
@@ -68,13 +66,18 @@ def compare(
     dataset = opt.read_data(data, x, y, dtype, device)
     opt.check_start(weight)
 
+    import torch
+
     from torchgd.convergence.certificate import auto_lr
+    from torchgd.runs.run import optimizer_factory
 
     inputs, targets = dataset
     if rate is None:
         rate, why = auto_lr(inputs, targets, epochs=epochs or 100, seed=seed, **chosen)
         terminal.say(why, to_stderr=as_json)
-    ours, our_name = _ours(chosen, rate, seed)
+    ours = optimizer_factory(lr=rate, seed=seed, **chosen)
+    example = ours([torch.nn.Parameter(torch.zeros(()))])
+    our_name = type(example).__name__
     name = against or "torch.optim.SGD"
     with redirect_stdout(sys.stderr):  # anyone's code may print; the answer alone is on standard output
         theirs = _with_options(_optimizer_class(name), name, with_ or [], rate)
@@ -83,12 +86,10 @@ def compare(
         _check_contract(*checked, as_json=as_json)
         return
 
-    import torch
-
     from torchgd.compare.comparison import Verdict, compare_optimizers
     from torchgd.model import LinearModel
 
-    batches = ours([torch.nn.Parameter(torch.zeros(()))]).batches(len(inputs))
+    batches = example.batches(len(inputs))
     length = steps or (epochs * len(batches) if epochs else 1000)
     model = LinearModel(weight, device=inputs.device, dtype=inputs.dtype)
     try:
@@ -123,21 +124,6 @@ def compare(
         terminal.say(str(answer["sentence"]))
     if found.verdict is Verdict.different:
         raise typer.Exit(1)
-
-
-def _ours(chosen: opt.Sampling, lr: float, seed: int) -> tuple[Callable[..., GradientDescent], str]:
-    """The factory of our optimizer for this method, and its name."""
-    import torch
-
-    from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
-
-    if chosen["method"] == "gd":
-        return partial(GradientDescent, lr=lr), GradientDescent.__name__
-    options: dict[str, Any] = {"order": chosen["order"], "generator": torch.Generator().manual_seed(seed)}
-    kind: type[StochasticGradientDescent] = StochasticGradientDescent
-    if chosen["method"] == "minibatch":
-        kind, options["batch_size"] = MiniBatchGradientDescent, chosen["batch_size"]
-    return partial(kind, lr=lr, **options), kind.__name__
 
 
 def _check_contract(factory: Callable[..., Optimizer], name: str, *, as_json: bool) -> None:

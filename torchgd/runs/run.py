@@ -6,8 +6,10 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -61,22 +63,28 @@ class Run:
     had_ended: bool = False
 
 
+def optimizer_factory(
+    *, method: str, lr: float, batch_size: int | None, order: str, seed: int
+) -> Callable[..., GradientDescent]:
+    """The method's optimizer, still without its parameters; its order is seeded."""
+    if method == "gd":
+        return partial(GradientDescent, lr=lr)
+    sampling: dict[str, Any] = {"order": order, "generator": torch.Generator().manual_seed(seed)}
+    if method == "sgd":
+        return partial(StochasticGradientDescent, lr=lr, **sampling)
+    return partial(MiniBatchGradientDescent, lr=lr, batch_size=batch_size or 1, **sampling)
+
+
 def make_optimizer(config: Config, model: LinearModel) -> GradientDescent:
-    """The optimizer of the configuration's method; its order is seeded by the configuration's seed."""
-    if config.method == "gd":
-        return GradientDescent(model.parameters(), lr=config.lr)
-    generator = torch.Generator().manual_seed(config.seed)
-    if config.method == "sgd":
-        return StochasticGradientDescent(
-            model.parameters(), lr=config.lr, order=config.order, generator=generator
-        )
-    return MiniBatchGradientDescent(
-        model.parameters(),
+    """The optimizer of the configuration for this model."""
+    factory = optimizer_factory(
+        method=config.method,
         lr=config.lr,
-        batch_size=config.batch_size or 1,
+        batch_size=config.batch_size,
         order=config.order,
-        generator=generator,
+        seed=config.seed,
     )
+    return factory(model.parameters())
 
 
 def run(
