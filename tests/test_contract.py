@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from broken_optimizers import BROKEN, ClosureWithoutGrad, GroupLrIgnored, MaximizeIgnored, Sound
+from broken_optimizers import BROKEN, ClosureWithoutGrad, GoesNowhere, GroupLrIgnored, MaximizeIgnored, Sound
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -126,6 +126,16 @@ def test_what_another_defect_explains_is_not_judged() -> None:
     assert findings["add_param_group"].outcome is Outcome.not_applicable
     assert findings["add_param_group"].evidence == (
         "cannot be judged without 'param groups' (the added parameter does not move)"
+    )
+
+
+def test_standing_still_passes_no_comparison() -> None:
+    still = {finding.name: finding for finding in check_optimizer(GoesNowhere)}
+    assert [name for name, finding in still.items() if finding.outcome is Outcome.passed] == [
+        *("closure gradient", "closure loss", ".grad untouched", "schedulers", "hooks", "lr refused")
+    ]
+    assert still["complex"].evidence == (
+        "cannot be judged without 'update' (complex against its two parts: the parameter did not move)"
     )
 
 

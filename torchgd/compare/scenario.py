@@ -93,13 +93,15 @@ def expect(kept: bool | Tensor, evidence: str) -> None:
 
 
 def expect_same(found: Tensor, wanted: Tensor, what: str) -> None:
-    """Equal bit for bit."""
+    """Equal bit for bit, and not by standing still where `parameter()` starts."""
+    expect(moved(wanted), f"{what}: the parameter did not move")
     gap = (found.detach() - wanted.detach()).abs().max().item()
     expect(torch.equal(found, wanted), f"{what}: the largest difference is {gap:.3g}")
 
 
 def expect_close(found: Tensor, wanted: Tensor, start: Tensor, what: str) -> float:
-    """Equal to rounding, on the scale of the way from the start; returns the gap."""
+    """Equal to rounding, on the scale of the way from the start, which is not 0; returns the gap."""
     gap, way = (float((wanted - other).detach().abs().max()) for other in (found, start))
+    expect(way > 0, f"{what}: the parameter did not move")
     expect(gap <= _ROUNDING * way, f"{what}: the largest difference is {gap:.3g} on a way of {way:.3g}")
     return gap
