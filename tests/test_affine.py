@@ -100,6 +100,8 @@ def test_scale_and_shift_are_the_map() -> None:
     assert epoch(torch.tensor(1.0)) == epoch(1.0)
     about_four = EpochMap(0.5, 1.0, center=4.0)  # w ↦ 4 + (w − 4)/2 + 1
     assert (about_four(0.0), about_four.shift, about_four.fixed_point) == (3, 3, 6)
+    about_four = EpochMap(0.25, 1.0, center=4.0)
+    assert (about_four(0.0), about_four.shift, about_four.fixed_point) == (4, 4, 16 / 3)
 
 
 def test_a_weight_that_stays_at_the_centre_survives_the_others_overflow() -> None:
@@ -488,6 +490,7 @@ ERRORS = [
     ([(one, one)], {"stops": [-1]}, "stops must ascend"),
     ([(one, one)], {"stops": [1, 4, 5]}, "stop 4 is beyond the epoch, which has 3 updates"),
     ([], {}, "there are no samples"),
+    ([([1.0, 2.0], [2.0, 4.0])], {}, "x is a list; give a tensor"),
     ([(one, one), (one, one[:2])], {}, r"in block 2 x has shape \(3,\) and y \(2,\); give one y for each x"),
     ([(one.view(3, 1), one)], {}, r"in block 1 x has shape \(3, 1\) and y \(3,\)"),
     ([(one, one), (one[:0], one[:0])], {}, r"in block 2 x has shape \(0,\)"),

@@ -150,6 +150,7 @@ ERRORS = [
         torch.zeros(()),
         "x has shape () and y has shape (); flatten both to (n,), e.g. y.reshape(-1)",
     ),
+    (1.0, [1.0, 2.0], VECTOR, "x is a list; give a tensor, e.g. torch.tensor(x)"),
     (torch.zeros(1), VECTOR, VECTOR, "w has shape (1,), not (); give one weight, e.g. w.reshape(())"),
     (torch.zeros(4), VECTOR, VECTOR, "w has shape (4,), not (); give one weight, e.g. w.reshape(())"),
 ]

@@ -163,9 +163,7 @@ def _fitting_data(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor) 
     parameter = next(model.parameters(), None)
     if parameter is None:
         raise InputError("the model has no parameters; there is nothing to train")
-    for name, data in (("x", x), ("y", y)):
-        if not isinstance(data, Tensor):
-            raise InputError(f"{name} is a {type(data).__name__}; give a tensor, e.g. torch.tensor({name})")
+    by_hand.check_tensors(x=x, y=y)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if held.isdisjoint(map(id, model.parameters())):
         raise InputError("the optimizer has none of the model's parameters; give it model.parameters()")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchgd.errors import InputError
+from torchgd.gradient import check_tensors
 
 Block = tuple[Tensor, Tensor]
 
@@ -21,6 +22,7 @@ def checked(blocks: Iterable[Block]) -> Iterator[Block]:
     """
     kind = None
     for number, (x, y) in enumerate(blocks, start=1):
+        check_tensors(x=x, y=y)
         where = f"in block {number} x has"
         if x.dim() != 1 or x.shape != y.shape or len(x) == 0:
             shapes = f"shape {tuple(x.shape)} and y {tuple(y.shape)}"
