@@ -112,6 +112,13 @@ def test_shapes_and_axes(course_data: tuple[Tensor, Tensor]) -> None:
         assert record.weight[0].item() == 1.0
 
 
+def test_it_says_itself_in_a_line(course_data: tuple[Tensor, Tensor]) -> None:
+    model = LinearModel(1.0, dtype=torch.float64)
+    record = train(model, *course_data, StochasticGradientDescent(model.parameters()), 100)
+    reason = "the weight is within 1e-09 of where it settles"
+    assert repr(record) == f"<History: 300 updates, 300 recorded; converged: {reason}>"
+
+
 def test_join_puts_parts_one_after_another() -> None:
     whole = history([1.0, 1.5, 1.75, 1.875])
     names = ["epoch", "end_update", "end_samples", "weight", "cost"]

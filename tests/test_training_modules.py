@@ -267,3 +267,18 @@ def test_a_scheduler_that_waits_for_a_plateau_sees_the_cost() -> None:
     assert history.weight.tolist() == pytest.approx(expected, rel=1e-14)
     assert scheduler.best == history.cost[1].item()
     assert optimizer.param_groups[0]["lr"] == 0.005
+
+
+def test_a_module_of_one_weight_has_a_history_of_numbers() -> None:
+    class OwnLinear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.w * x
+
+    x = torch.tensor([1.0, 2.0, 3.0])
+    for model in (OwnLinear(), LinearModel(1.0)):
+        history = train(model, x, 2 * x, GradientDescent(model.parameters(), lr=0.01), 2)
+        assert (history.weight.shape, history.update_weight.shape) == ((3,), (2,))

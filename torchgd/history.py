@@ -61,6 +61,11 @@ class History:
     status: str = "finished"
     reason: str = ""
 
+    def __repr__(self) -> str:
+        """One line: the tensors would fill the screen."""
+        updates = int(self.end_update[-1]) if len(self.end_update) else 0
+        return f"<History: {updates} updates, {len(self.update)} recorded; {self.status}: {self.reason}>"
+
     @staticmethod
     def join(parts: Sequence[History]) -> History:
         """One history of consecutive parts; the outcome is the last one's."""

@@ -134,9 +134,9 @@ class Recorder:
         """The weight, or all parameters flattened, or nothing of a large module."""
         if self._one_weight:
             return self._params[0].detach().clone()
-        return torch.cat(
-            [p.detach().reshape(-1) for p in self._params if self._small] or [self._x.new_empty(0)]
-        )
+        flat = [p.detach().reshape(-1) for p in self._params if self._small] or [self._x.new_empty(0)]
+        weights = torch.cat(flat)
+        return weights.reshape(()) if weights.numel() == 1 else weights
 
     def _gradient(self) -> Tensor:
         """The gradient of the one weight, or the norm of all gradients."""
