@@ -63,6 +63,16 @@ def test_stability_says_it_in_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["--method", "minibatch", "--batch-size", "2", "--order", "shuffled"], 0, "mini-batch of 2"),
         ([], 0, "lr 0.107143 = 1/(2 mean x²): full batch lands on least squares in one step"),
         (["--lr", "0.01", "--loss", "sum", "--bias"], 0, "the condition number is 46.14"),
+        (
+            ["--lr", "0.06", "--loss", "sum", "--bias"],
+            0,
+            "y = w·x + b, full batch: it converges. lr must",
+        ),
+        (
+            ["--lr", "0.0602", "--loss", "sum", "--bias"],
+            1,
+            "y = w·x + b, full batch: it diverges. lr must",
+        ),
     ],
 )
 def test_stability_says_it_in_words(

@@ -37,13 +37,13 @@ def stability(
     loss: LossOption = Loss.mean,
     tolerance: ToleranceOption = 1e-6,
     epochs: opt.EpochsOption = 100,
-    bias: Annotated[bool, typer.Option("--bias", help="Certify y = w·x + b as well (full batch).")] = False,
+    bias: Annotated[bool, typer.Option("--bias", help="Certify y = w·x + b, full batch, as well.")] = False,
     seed: opt.SeedOption = 0,
     logdir: opt.LogdirOption = Path("runs"),
     name: opt.NameOption = None,
     as_json: opt.JsonOption = False,
 ) -> None:
-    """Say whether y = w·x will converge, before the first step; exit status 1 if not."""
+    """Say whether y = w·x (and y = w·x + b) will converge, before the first step; exit status 1 if not."""
     rate = opt.learning_rate(lr)
     asked = opt.sampling(method, batch_size, order)
     dataset = opt.read_data(data, x, y, opt.Dtype.float64, "cpu")
@@ -68,6 +68,7 @@ def stability(
         certificates[each] = certify(epoch[each], rate, method=each, order=order.value, tolerance=tolerance)
     certificate = certificates[method.value]
     line = line_stability(samples, loss.value) if bias else None
+    line_converges = line is None or rate < line.limit
     figure, *_ = to_png(
         factor_figure(epoch, rate, title=f"{dataset.name}: what an epoch leaves of the error")
     )
@@ -76,14 +77,15 @@ def stability(
 
     answer = {**certificate.to_dict(), "methods": {each: of.to_dict() for each, of in certificates.items()}}
     if line is not None:
-        answer["bias_line"] = asdict(line)
+        answer["bias_line"] = {**asdict(line), "converges": line_converges}
     write_config(folder, answer)
     if as_json:
         terminal.print_json({**answer, "run_dir": str(folder)})
     else:
         terminal.say(certificate.verdict)
         if line is not None:
-            terminal.say(line.verdict)
+            does = "converges" if line_converges else "diverges"
+            terminal.say(f"y = w·x + b, full batch: it {does}. {line.verdict}")
         columns = ["", "limit", "best lr", f"factor at {rate:.6g}", "epochs", "settles at", "spread"]
         rows = [
             [
@@ -102,5 +104,5 @@ def stability(
         if islands:
             terminal.say(f"converging beyond the limit: {', '.join(islands)}")
         terminal.say(f"picture: {folder / 'factor.png'}")
-    if not certificate.converges:
+    if not (certificate.converges and line_converges):
         raise typer.Exit(1)

@@ -94,7 +94,8 @@ class Certificate:
             where = f"lr {self.lr:.6g} is {_times(self.lr / self.limit)} the limit {self.limit:.6g}"
         size = " in the mean square" if self.almost_sure else ""
         if not self.converges:
-            text = f"It diverges{size}: an epoch multiplies the error by {self.factor:.6g}; {where}"
+            does = "does not converge" if f"{abs(self.factor):.6g}" == "1" else "diverges"
+            text = f"It {does}{size}: an epoch multiplies the error by {self.factor:.6g}; {where}"
             text += f"; use lr {self.best_lr:.6g}"
             if self.almost_sure and any(low < self.lr < high for low, high in self.almost_sure):
                 text += "; almost every run shrinks all the same, between rare excursions without bound"

@@ -85,7 +85,7 @@ def line_stability(x: Tensor, loss: str = "mean") -> LineCertificate:
     best = 2 / (low + high)
     why = "the samples do not tell w from b" if flat else f"the condition number is {condition:.4g}"
     verdict = (
-        f"With a bias lr must be below {2 / high:.6g} = 2/{high:.6g}; {why}: even the best lr, {best:.6g}, "
+        f"lr must be below {2 / high:.6g} = 2/{high:.6g}; {why}: even the best lr, {best:.6g}, "
         f"leaves {1 - best * low:.6g} of the error an update along (w, b) = ({slow[0]:.3f}, {slow[1]:.3f})."
     )
     return LineCertificate((low, high), slow, fast, condition, 2 / high, best, 1 - best * low, verdict)

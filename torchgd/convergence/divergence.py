@@ -11,7 +11,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from torchgd.convergence.certificate import Certificate, auto_lr, stability
+from torchgd.convergence.certificate import Certificate, stability
 from torchgd.convergence.epochs import FixedOrder, Updates
 from torchgd.errors import InputError
 
@@ -43,7 +43,7 @@ class Divergence:
         epoch: the last epoch after which the weight was finite.
         measured, predicted: the growth of the error in an epoch; measured is None if the first overflowed.
         limit: the learning rates below it converge.
-        lr: the learning rate to use.
+        lr: the learning rate to use, the certificate's best.
         message: all of this in words, with the mend.
     """
 
@@ -97,7 +97,6 @@ def explain_divergence(
         raise InputError(f"weights begins with {values[:1]}; give w0, finite, then the weight of each epoch")
     certificate = stability(x, y, lr, method=method, batch_size=batch_size, order=order, loss=loss)
     run = _Run(finite, x, y, certificate.batch_size, fixed=method == "gd" or order == "sequential")
-    use = auto_lr(x, y, method=method, batch_size=batch_size, order=order, loss=loss)[0]
     predicted = run.epoch(loss).factor(lr)
     measured = run.growth(loss, lr)
 
@@ -120,10 +119,12 @@ def explain_divergence(
         f"An epoch {grew}, predicted {predicted:.6g};",
         f"lr {lr:.6g} is {lr / certificate.limit:.6g} times the limit {certificate.limit:.6g}.",
         why,
-        f"Use lr {use:.6g}.",
+        f"Use lr {certificate.best_lr:.6g}.",
     )
     message = " ".join(filter(None, sentences))
-    return Divergence(cause, len(finite) - 1, measured, predicted, certificate.limit, use, message)
+    return Divergence(
+        cause, len(finite) - 1, measured, predicted, certificate.limit, certificate.best_lr, message
+    )
 
 
 _MENDS = {

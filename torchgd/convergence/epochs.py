@@ -103,7 +103,7 @@ class FixedOrder:
     def factor(self, lr: float) -> float:
         odd = int((lr * self.h > 1).sum()) % 2
         size = exp(self.log_factor(lr))
-        return -size if odd else size
+        return -size if odd and size else size  # 0 is not −0
 
     def lost(self, lr: float) -> float:
         """1 − scale, joined as 1 − (1 − p)(1 − q) = p + (1 − p) q: nothing cancels for a small lr."""
