@@ -9,6 +9,7 @@ import pytest
 from course_run import COURSE_WEIGHT, answer
 
 from torchgd.cli import main
+from torchgd.cli.terminal import table
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -77,6 +78,21 @@ def test_on_a_terminal_of_80_columns_no_line_is_longer(
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
     assert max(map(len, plain.splitlines())) <= 80
     assert "torchgd board" in plain
+
+
+def test_in_a_wide_table_the_headings_break_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setenv("COLUMNS", "46")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", screen)
+    table(["a run", "y = 2x: w after epoch 1", "w"], [["SGD in order", "1.0933333", "0.12345678901"]])
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).splitlines()
+    assert [line.split() for line in lines[:3]] == [
+        ["y", "=", "2x:", "w"],
+        ["after"],
+        ["a", "run", "epoch", "1", "w"],
+    ]
+    assert lines[-2].split() == ["SGD", "in", "order", "1.0933333", "0.12345678901"]
 
 
 def test_the_lesson_on_hubbles_nebulae(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from textwrap import TextWrapper
+from textwrap import TextWrapper, wrap
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -36,19 +36,31 @@ def say(text: str = "", *, to_stderr: bool = False, hang: int = 0) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """Print a table: the first column to the left, the others (numbers) to the right."""
+    """Print a table: the first column to the left, the others (numbers) to the right.
+
+    Where it is too wide for the terminal, the numbers' headings break between words.
+    """
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 120  # a pipe has no width: do not fold what another program reads
+    cells = list(zip(*rows, strict=True))
+    widths = [max(map(len, [column, *below])) for column, below in zip(columns, cells, strict=True)]
+    if sum(widths) + 3 * len(widths) > console.width:
+        columns = [columns[0], *map(_broken, columns[1:], cells[1:])]
     grid = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         grid.add_column(column, justify="right" if index else "left", overflow="fold", no_wrap=index > 0)
     for row in rows:
         grid.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 120  # a pipe has no width: do not fold what another program reads
     with console.capture() as printed:
         console.print(grid)
     lines = [line.rstrip() for line in printed.get().splitlines()]
     print("\n".join(line for line in lines if line), end="\n\n")
+
+
+def _broken(heading: str, cells: Sequence[str]) -> str:
+    """A heading in lines no longer than its longest word or cell."""
+    return "\n".join(wrap(heading, max(map(len, [*heading.split(), *cells]))))
 
 
 def facts(rows: dict[str, object]) -> None:
