@@ -185,6 +185,11 @@ def test_usage(capfd: pytest.CaptureFixture[str], arguments: str, message: str) 
     assert message in complaint(capfd, arguments.split())
 
 
+def test_an_override_without_resume(capfd: pytest.CaptureFixture[str]) -> None:
+    message = complaint(capfd, ["train", "--override", "lr"])
+    assert message == "--override is for --resume; give both, or leave it out"
+
+
 def test_an_empty_name(capfd: pytest.CaptureFixture[str]) -> None:
     assert complaint(capfd, ["train", "--name", ""]) == (
         "the name '' is no folder name on every system; use e.g. 'sgd-1'"

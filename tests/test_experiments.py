@@ -128,7 +128,7 @@ def test_the_legend_has_the_formulas(outcomes: Callable[[str], Outcome]) -> None
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels[1:] == [
         "lecture: c′ ← β·c + (1 − β)·c′ from c₀, β = 0.1",
-        "slider: a ← (1 − s)·c + s·a, a/(1 − sᵗ⁺¹), s = 0.9",
+        "slider: a ← (1 − s)·c + s·a, a/(1 − sᵗ) at update t, s = 0.9",
     ]
 
 

@@ -21,7 +21,7 @@ _NAMED_FACTORS = {
     Factor(1.0, -1): "It is divided by N twice: a mean of a mean, or the share of one sample in a mean.",
     Factor(2.0): "It is 2 times the right gradient: the derivative of a square brings one 2, not two.",
     Factor(0.5): "It is half the right gradient: the 2 of the square is missing (it fits a loss with ½).",
-    Factor(-1.0): "Its sign is turned: target − prediction stands where prediction − target is due.",
+    Factor(-1.0): "Its sign is turned: look for target − prediction, a leading minus, or a sum by -=.",
     Factor(0.0): "It is always 0: no term reaches the answer.",
 }
 

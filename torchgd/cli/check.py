@@ -43,7 +43,10 @@ def check(
     weight: opt.WeightOption = 1.0,
     per_sample: Annotated[
         bool | None,
-        typer.Option("--per-sample/--mean", help="Which of the two is due; as it answers, unless told."),
+        typer.Option(
+            "--per-sample/--mean",
+            help="What is due: each sample's gradient, or their mean; as it answers, unless told.",
+        ),
     ] = None,
     total: Annotated[
         bool, typer.Option("--sum", help="The cost is the sum over the samples, not the mean.")

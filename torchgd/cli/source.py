@@ -57,6 +57,8 @@ def _run(path: Path) -> ModuleType:
         frame = [frame for frame in frames if frame.filename == str(path)][-1]
         kind = f"{type(error).__name__}: {error}"
         mend = "put what it does beside its functions under if __name__ == '__main__'"
+        if isinstance(error, ModuleNotFoundError):
+            mend = "install that module, or mend its name"
         raise InputError(
             f"{path}, line {frame.lineno}: running it raised {kind} ({frame.line}); {mend}"
         ) from None

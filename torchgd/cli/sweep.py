@@ -104,7 +104,7 @@ def sweep(
         terminal.print_json({**answer, **columns})
         return
     best = (
-        f"{answer['best_lr']:.6g}, {answer['best_epochs']:g} epochs"
+        f"{answer['best_lr']:.6g}, in {answer['best_epochs']:g} epoch{'s' * (answer['best_epochs'] != 1)}"
         if reached
         else f"none in {epochs} epochs"
     )

@@ -9,6 +9,7 @@ import typer
 
 from torchgd.cli import app, terminal
 from torchgd.cli import options as opt
+from torchgd.errors import InputError
 
 
 @app.command(epilog="Example: torchgd train hubble --method sgd --lr auto --predict 2")
@@ -43,6 +44,8 @@ def train(
     rate = opt.learning_rate(lr)
     chosen = opt.sampling(method, batch_size, order)
     opt.check_start(weight)
+    if override and not resume:
+        raise InputError("--override is for --resume; give both, or leave it out")
 
     from torchgd.affine.distributed import process_group
     from torchgd.convergence.certificate import auto_lr, stability
@@ -104,6 +107,7 @@ def train(
             )
         if done.had_ended:
             terminal.say(f"{done.folder} has ended; there is nothing left to do", to_stderr=as_json)
+            terminal.say("(more epochs: --epochs N --override epochs)", to_stderr=as_json)
         history = done.history
         reason = history.reason
         if history.status == "diverged" and len(dataset) <= MOST_CERTIFIED:

@@ -83,8 +83,8 @@ def run(seed: int) -> Outcome:
     calmer = costs[half:].std() / by_lecture[half:].std()
     long_run = ((2 - BETA) / BETA) ** 0.5
     sentence = (
-        f"β = {BETA:g} on the new value is the slider at {1 - BETA:g}: they differ by {1 - BETA:g}^(t+1) of "
-        f"(first loss − slider's mean), exact to {residue:.0e} of the largest loss: "
+        f"β = {BETA:g} on the new value is the slider at {1 - BETA:g}: they differ by {1 - BETA:g}^t of "
+        f"(first loss − slider's mean) at update t, exact to {residue:.0e} of the largest loss: "
         f"{rows[2]['difference']:.3g} at update {rows[2]['update']}, {rows[-1]['difference']:.0e} at update "
         f"{len(costs)}. Both make the noise {calmer:.2f} times smaller (independent noise: "
         f"{long_run:.2f} in the long run)."
@@ -107,7 +107,7 @@ def _picture(costs: Tensor, by_lecture: Tensor, by_slider: Tensor) -> Figure:
             by_slider,
             "--",
             METHOD_COLOURS["gd"],
-            f"slider: a ← (1 − s)·c + s·a, a/(1 − sᵗ⁺¹), s = {1 - BETA:g}",
+            f"slider: a ← (1 − s)·c + s·a, a/(1 − sᵗ) at update t, s = {1 - BETA:g}",
         ),
     )
     for axes, shown in zip(row, (40, len(costs)), strict=True):

@@ -74,6 +74,7 @@ def cost_curve(histories: Mapping[str, History], *, title: str = "") -> Figure:
     for method, history in histories.items():
         label, colour = METHOD_NAMES.get(method, method), METHOD_COLOURS.get(method)
         cost = history.cost.double()
+        label += f", as far as {HIGHEST:g}" if (cost > HIGHEST).any() else ""
         cost = cost.masked_fill(cost > HIGHEST, math.nan)
         axes.plot(history.epoch, cost, color=colour, label=label, linewidth=2.5)
     if any((history.cost > 0).any() for history in histories.values()):
