@@ -103,7 +103,7 @@ def _picture(clean: dict[str, History], noisy: dict[str, History], best: float) 
         right.plot(many, color=kind.colour, linewidth=2, label=kind.label)
     right.axhline(best, color="#888888", linestyle=":", label=f"least squares, w = {best:.7f}")
     left.set(xlabel="epoch", ylabel="weight w at the end of the epoch")
-    right.set(xlabel="epoch", ylabel="weight w at the end of the epoch", ylim=(2.05, 2.3))
+    right.set(xlabel="epoch", ylabel="weight w at the end of the epoch", ylim=(2.05, 2.4))
     left.legend()
     right.legend(loc="upper right")
     return figure

@@ -34,6 +34,7 @@ from torchgd.training import train
 SAMPLES = 2**16
 SIZES = (1, 2, 16, 128, 1024, SAMPLES)
 GOAL = 0.01  # of the excess at the start
+GREENS = ("#A6D96A", "#41AB5D", "#00795A", "#00332B")  # of the mini-batches, small to large
 REPEATS = 40
 LONGEST = 200  # updates
 RATES = torch.logspace(-3, 0, 301, dtype=torch.float64)
@@ -206,19 +207,18 @@ def _picture(same: Sequence[Race], best: Sequence[Race]) -> Figure:
     for row, races in ((axes[:3], same), (axes[3:], best)):
         for number, race in enumerate(races):
             method = {1: "sgd", SAMPLES: "gd"}.get(race.size, "minibatch")
-            alpha = 0.2 + 0.2 * number if method == "minibatch" else 1.0
+            colour = GREENS[number - 1] if method == "minibatch" else METHOD_COLOURS[method]
             updates = torch.arange(1, race.excess.shape[1])
             low, high = race.excess[:, 1:].quantile(torch.tensor([0.1, 0.9], dtype=race.excess.dtype), dim=0)
             for panel, scale in zip(row, (1, race.size, race.seconds), strict=True):
-                steps, colour = updates * scale, METHOD_COLOURS[method]
+                steps = updates * scale
                 panel.fill_between(steps, low, high, color=colour, alpha=0.1)
-                panel.plot(
-                    steps, race.excess[:, 1:].mean(0), "o-", ms=3, color=colour, alpha=alpha, label=race.label
-                )
+                panel.plot(steps, race.excess[:, 1:].mean(0), "o-", ms=3, color=colour, label=race.label)
         for panel, unit in zip(row, units.values(), strict=True):
             panel.axhline(GOAL, color="black", linestyle=":")
             panel.set(
                 xlabel=unit, ylabel="excess cost, start = 1", xscale="log", yscale="log", ylim=(1e-5, 2)
             )
     axes[0].legend(loc="lower left")
+    axes[4].legend(loc="lower left")
     return figure

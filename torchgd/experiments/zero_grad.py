@@ -74,8 +74,8 @@ def run(seed: int) -> Outcome:
     )
     axes.plot(momentum.weight[:151], "--", color="black", label="torch.optim.SGD(momentum=1)")
     axes.plot(right.weight[:151], color=METHOD_COLOURS["gd"], linewidth=2.5, label="zero_grad called")
-    axes.set(xlabel="epoch", ylabel="weight w after the epoch")
-    axes.legend(loc="lower right")
+    axes.set(xlabel="epoch", ylabel="weight w after the epoch", ylim=(0.8, 3.8))
+    axes.legend(loc="upper right")
     return Outcome(rows, sentence, equal == EPOCHS and swing > 0.99 and len(caught) == 1, figure, histories)
 
 
