@@ -51,6 +51,11 @@ def answers(group: Group) -> dict[str, Any]:
     optimizer = torch.optim.SGD(linear.parameters(), lr=0.05)
     history = train(linear, x[begin:end], y[begin:end], optimizer, epochs=20, loss_fn=loss_fn)
     found["train"] = [history.cost.tolist(), history.status]
+
+    x = torch.ones(2, 1, dtype=torch.float64) * (1e150 if group.rank else 1.0)
+    line = DistributedDataParallel(nn.Linear(1, 1, dtype=torch.float64))
+    history = train(line, x, x, torch.optim.SGD(line.parameters(), lr=1e-290), epochs=3)
+    found["diverged"] = [history.status, history.reason]
     return found
 
 

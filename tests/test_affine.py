@@ -452,9 +452,9 @@ def test_how_many_samples_are_composed_at_once(
     threads: int, samples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert one_pass._room(torch.device("cpu")) == samples * 2**17
-    assert one_pass._room(torch.device("cuda")) == 2**24
-    assert one_pass._room(torch.device("meta")) == 2**17
+    assert one_pass.room(torch.device("cpu")) == samples * 2**17
+    assert one_pass.room(torch.device("cuda")) == 2**24
+    assert one_pass.room(torch.device("meta")) == 2**17
 
 
 def test_large_batches_go_through_many_blocks() -> None:

@@ -82,6 +82,8 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
 
     linear = LinearModel(1.0, dtype=torch.float64)
     history = train(linear, x, y, torch.optim.SGD(linear.parameters(), lr=0.05), epochs=20)
+    reason = "the loss of another process is not finite after update 1"  # of rank 1, whose x is 1e150
+    assert found["diverged"] == ["diverged", reason]
     assert found["train"] == [pytest.approx(history.cost.tolist(), rel=1e-12), "finished"]
 
 
@@ -122,8 +124,28 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> None:
     """As torchrun starts the only process of a job."""
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("launched")
+@pytest.mark.parametrize(("gpus", "backend"), [(0, "gloo"), (1, "gloo"), (2, "nccl"), (3, "nccl")])
+def test_all_ranks_of_a_machine_take_the_same_backend(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, backend: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for rank in (0, 1):
+        chosen = list[str]()
+        monkeypatch.setattr(torch.distributed, "init_process_group", chosen.append)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        with process_group() as group:
+            assert (chosen, group.device) == ([backend], f"cuda:{rank}" if backend == "nccl" else "cpu")
 
 
 @pytest.mark.usefixtures("launched")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,45 @@ def test_a_long_run_keeps_a_bounded_record_and_the_loops_weight() -> None:
     assert weight == history.weight[-1].item()
 
 
+def test_the_recorded_batches_are_read_once_however_many_epochs() -> None:
+    class Counted(Dataset):
+        read = 0
+
+        def blocks(self, *arguments: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+            for x, y in super().blocks(*arguments, **options):
+                Counted.read += len(x)
+                yield x, y
+
+    scanned(Counted(*samples(1000)), optimizer_of(MiniBatchGradientDescent, {"batch_size": 500}), 400)
+    assert Counted.read == 2 * 1000  # for the maps, and for the losses of each batch
+
+
+def test_in_float32_a_number_beyond_it_ends_the_run() -> None:
+    model = LinearModel(1.0, dtype=torch.float32)
+    x, y = course()
+    data = Dataset(x.float(), y.float())
+    history = scan(model, data, StochasticGradientDescent(model.parameters(), lr=0.4), 50)
+    assert history.status == "diverged"
+    # an epoch multiplies the error by 0.2 · 2.2 · 6.2; its square times Σx² passes 3.4e38 in epoch 44
+    factor, largest = 0.2 * 2.2 * 6.2, torch.finfo(torch.float32).max
+    last = max(k for k in range(50) if factor ** (2 * k) * 28 / 6 < largest)
+    assert history.reason == f"the weight or its cost is not finite after epoch {last + 1}"
+    for column in (
+        history.weight,
+        history.cost,
+        history.update_weight,
+        history.loss_before,
+        history.loss_after,
+    ):
+        assert column.isfinite().all()
+
+
+class Momentum(GradientDescent):
+    """A step that is no affine map of the weight alone."""
+
+
 ERRORS = [
+    (Momentum, {"lr": 0.1}, "the scan engine needs a torchgd optimizer"),
     (torch.optim.SGD, {"lr": 0.1}, "the scan engine needs a torchgd optimizer"),
     (GradientDescent, {"lr": 0.1, "maximize": True}, "the scan engine needs a torchgd optimizer"),
 ]

@@ -223,7 +223,45 @@ def test_after_a_divergence_the_buffers_are_finite_too() -> None:
         assert tensor.isfinite().all()
 
 
+def test_steps_that_grow_prove_nothing_of_a_curved_model() -> None:
+    """y = w² x leaves its flat start at a growing pace, and settles at w = 2."""
+
+    class Square(LinearModel):
+        def forward(self, x: Tensor | float) -> Tensor:
+            return self.weight * self.weight * x
+
+    x = torch.tensor([1.0, 2.0, 3.0]).double()
+    for epochs, status in ((8, "finished"), (200, "converged")):
+        model = Square(0.01, dtype=torch.float64)
+        history = train(model, x, 4 * x, GradientDescent(model.parameters(), lr=0.002), epochs)
+        assert history.status == status
+    assert history.weight[-1].item() == pytest.approx(2, rel=1e-8)
+
+
+@pytest.mark.parametrize("gradient", ["hand", "autograd"])
+def test_the_data_may_require_gradients_and_get_none(gradient: str) -> None:
+    model = LinearModel(1.0, dtype=torch.float64)
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    history = train(model, x, 2 * x, GradientDescent(model.parameters()), 3, gradient=gradient)
+    assert x.grad is None
+    assert not history.weight.requires_grad
+    assert not history.cost.requires_grad
+
+
+def test_a_history_is_on_the_cpu_whatever_the_default_device() -> None:
+    x = torch.tensor([1.0, 2.0, 3.0])
+    model = LinearModel(1.0)
+    with torch.device("meta"):
+        history = train(model, x, 2 * x, GradientDescent(model.parameters()), 2)
+    for name in ("epoch", "end_update", "update", "samples_seen", "weight", "loss_before"):
+        assert getattr(history, name).device.type == "cpu", name
+
+
 REFUSED = [
+    (
+        {"loss_fn": nn.MSELoss(reduction="none")},
+        r"the loss has shape \(2,\); return one number, e.g. its mean",
+    ),
     ({"x": [1.0, 2.0]}, "x is a list; give a tensor, e.g. torch.tensor"),
     ({"gradient": "hand", "loss_fn": nn.functional.l1_loss}, "the gradient by hand is that of mse_loss"),
     ({"frozen": True}, "no parameter requires a gradient"),

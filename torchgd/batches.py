@@ -44,10 +44,10 @@ class Batches(Sampler[list[int]]):
     def indices(self) -> Tensor:
         """The samples of one fresh epoch in the order in which they are seen; int64, shape (n,)."""
         if self.order == "shuffled":
-            return torch.randperm(self.n, generator=self.generator)
+            return torch.randperm(self.n, generator=self.generator, device="cpu")
         if self.order == "replacement":
-            return torch.randint(self.n, (self.n,), generator=self.generator)
-        return torch.arange(self.n)
+            return torch.randint(self.n, (self.n,), generator=self.generator, device="cpu")
+        return torch.arange(self.n, device="cpu")
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.indices().split(self.batch_size):

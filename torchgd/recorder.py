@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from torchgd.batches import Batches
+from torchgd.errors import InputError
 from torchgd.history import History
 from torchgd.model import LinearModel
 
+_NEVER = torch.iinfo(torch.int64).max  # the number of no update
 MOST_WEIGHTS = 64  # of a module with more parameters, only costs, losses and gradient norms are recorded
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -73,6 +77,8 @@ class Recorder:
     def end_epoch(self, epoch: int) -> Tensor:
         """Take down the weight and the cost over all data after this many epochs; returns the cost."""
         cost = self._loss(self._x, self._y)
+        if cost.dim():
+            raise InputError(f"the loss has shape {tuple(cost.shape)}; return one number, e.g. its mean")
         self._ends.append((self.updates, epoch, self._weight(), cost))
         return cost
 
@@ -91,6 +97,10 @@ class Recorder:
             points = [point for point in self._points[-recent:] if point[0] > since]
             for losses in ([before for *_, before, _ in points], [after for *_, after in points]):
                 found += [(points[i][0], "loss") for i in _not_finite(losses)[:1]]
+        if isinstance(self._model, DistributedDataParallel):  # where one process stops, all do
+            earliest = torch.tensor(min(found, default=(_NEVER, ""))[0], device=self._x.device)
+            dist.all_reduce(earliest, dist.ReduceOp.MIN)
+            found += [(int(earliest), "loss of another process")] if earliest < _NEVER else []
         if not found:
             self._last_finite = self._copy()
             self._watched.clear()
@@ -167,11 +177,11 @@ class Recorder:
         if values:
             return torch.stack(list(values)).cpu()
         dtype = self._params[0].dtype
-        return torch.empty((0, *(like.shape if like is not None else ())), dtype=dtype)
+        return torch.empty((0, *(like.shape if like is not None else ())), dtype=dtype, device="cpu")
 
 
 def _whole_numbers(values: Iterable[int]) -> Tensor:
-    return torch.tensor(list(values), dtype=torch.int64)
+    return torch.tensor(list(values), dtype=torch.int64, device="cpu")
 
 
 def _not_finite(values: list[Tensor]) -> list[int]:

@@ -104,7 +104,8 @@ def train(
         batches = optimizer.batches(len(x)) if hasattr(optimizer, "batches") else Batches(len(x), len(x))
     if batches.n != len(x):
         raise InputError(f"the batches are of {batches.n} samples, but x has {len(x)}; give both the same")
-    affine = scheduler is None and not callable(gradient) and loss_fn is mse_loss and _is_affine(optimizer)
+    affine = scheduler is None and not callable(gradient) and loss_fn is mse_loss
+    affine = affine and _is_affine(model, optimizer)
     loss_fn = _equal_shapes_mse if loss_fn is mse_loss else loss_fn
     update = _update(model, optimizer, gradient, loss_fn, x, y)
     if check and callable(gradient):
@@ -172,7 +173,7 @@ def _fitting_data(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor) 
     if len(x) != len(y) or len(x) == 0:
         raise InputError(f"x has {len(x)} samples and y has {len(y)}; give one y for each x, at least one")
     dtypes = [parameter.dtype if data.is_floating_point() else data.dtype for data in (x, y)]
-    x, y = x.to(parameter.device, dtypes[0]), y.to(parameter.device, dtypes[1])
+    x, y = x.detach().to(parameter.device, dtypes[0]), y.detach().to(parameter.device, dtypes[1])
     if isinstance(model, LinearModel) and x.shape != y.shape:
         raise InputError(f"x has shape {tuple(x.shape)} and y has shape {tuple(y.shape)}; give both the same")
     return x, y
@@ -271,8 +272,10 @@ def _is_plain(optimizer: Optimizer, weight: Tensor) -> bool:
     return type(optimizer) in OURS and alone and options and not observed
 
 
-def _is_affine(optimizer: Optimizer) -> bool:
-    """Whether a step is an affine map of the weight alone, where the gradient is."""
+def _is_affine(model: nn.Module, optimizer: Optimizer) -> bool:
+    """Whether a step on the mean squared error is an affine map of the weights alone."""
+    if type(model).forward not in (LinearModel.forward, nn.Linear.forward):
+        return False
     no_momentum = all(not group.get("momentum") for group in optimizer.param_groups)
     return type(optimizer) in OURS or (type(optimizer) is SGD and no_momentum)
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from torchgd.affine.composition import EpochMap
 from torchgd.affine.maps import epoch_with_moments
+from torchgd.affine.one_pass import room
 from torchgd.data.dataset import Dataset
 from torchgd.data.moments import Moments
 from torchgd.errors import InputError
@@ -109,7 +110,7 @@ def epoch_of_shards(
 
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:
         samples = 0
-        for x, y in data.blocks(1 << 20, begin, end):
+        for x, y in data.blocks(max(1 << 20, room(data.inputs.device)), begin, end):
             yield x, y
             samples += len(x)
             on_samples(samples * len(data) // (end - begin))
@@ -136,7 +137,8 @@ def process_group() -> Iterator[Group]:
         yield Group()
         return
     local_rank = int(os.environ["LOCAL_RANK"])
-    on_gpu = torch.cuda.is_available() and local_rank < torch.cuda.device_count()
+    # All ranks of a machine choose alike: where GPUs are fewer than they, none takes one.
+    on_gpu = torch.cuda.is_available() and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
     if on_gpu:
         torch.cuda.set_device(local_rank)
     # The first optimizer imports this module, whose default arguments hold the group that then stands. The

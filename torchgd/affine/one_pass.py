@@ -17,8 +17,6 @@ from torchgd.affine.composition import EpochMap, Tree, number_or_inf, times
 from torchgd.data.moments import Moments
 from torchgd.errors import InputError
 
-Sums = tuple[float, float, float]
-
 _WORTH_COMPILING = 1 << 32  # samples: the compiled pass saves about 1 ns on each and costs 4 to 8 s
 BLOCK = {"cpu": 1 << 17, "cuda": 1 << 24}  # samples composed at once: a thread's cache full, and a GPU's work
 
@@ -58,7 +56,6 @@ class OnePass:
         self.map = EpochMap()
         self.maps: list[EpochMap] = []
         self.samples = self.updates = 0
-        self.least_squares = 0.0  # roughly, of the first samples
         self.open = 0  # samples of the open batch, and their Σ x² and Σ x (y − c x):
         self.sums = (0.0, 0.0)
         self.trees: dict[int, Tree] = {}
@@ -73,8 +70,7 @@ class OnePass:
         """Compose the updates of a block."""
         if self.samples == 0:
             strong = self._strength(a_thousand(x)) > 1
-            self.least_squares = rough_weight(x, y) if strong or self.with_moments else 0.0
-            self.map = EpochMap(center=self.least_squares if strong else 0.0)
+            self.map = EpochMap(center=rough_weight(x, y) if strong else 0.0)
         if self.compiled is None and max(len(x), self.samples) >= _WORTH_COMPILING:
             self.compiled = True
         begin = 0
@@ -97,28 +93,21 @@ class OnePass:
 
     def _compose_next(self, x: Tensor, y: Tensor) -> int:
         """Compose as many of these samples as is best at once; returns how many."""
-        size, room = self.batch_size, min(len(x), _room(x.device))
+        size, most = self.batch_size, min(len(x), room(x.device))
         fold = chunk_maps(x.device.type) if self.compiled and size == 1 and len(x) >= COMPILED_BLOCK else None
         if fold and bisect_right(self.stops, self.updates + COMPILED_BLOCK) == 0:
             count = COMPILED_BLOCK
             self._compose_compiled(fold, x[:count], y[:count])
-        elif self.open == 0 and size <= room:
-            count = room // size * size
+        elif self.open == 0 and size <= most:
+            count = most // size * size
             self._compose(x[:count], y[:count])
         else:
-            count = min(room, size - self.open)
+            count = min(most, size - self.open)
             self._collect(x[:count], y[:count])
         if self.with_moments:
-            self._add_to_moments(count, _sums(x[:count], y[:count], self.least_squares))
+            self.moments = self.moments.plus(x[:count], y[:count])
         self.samples += count
         return count
-
-    def _add_to_moments(self, n: int, sums: Sums) -> None:
-        """Of all samples so far."""
-        so_far, (xx, xz, zz) = self.moments, sums
-        self.moments = Moments(
-            so_far.n + n, self.least_squares, so_far.xx + xx, so_far.xz + xz, so_far.zz + zz
-        )
 
     def _compose(self, x: Tensor, y: Tensor) -> None:
         """Compose whole batches, by the tree; where it overflows, the epoch need not: one after another."""
@@ -215,7 +204,7 @@ class OnePass:
         self.maps += at_stops
 
 
-def _room(device: torch.device) -> int:
+def room(device: torch.device) -> int:
     """How many samples are composed at once."""
     if device.type == "cpu":
         return BLOCK["cpu"] << (min(torch.get_num_threads(), 8) - 1).bit_length()
@@ -231,10 +220,3 @@ def _batch_sums(x: Tensor, y: Tensor, center: float) -> tuple[float, float]:
     """Σ x² and Σ x z."""
     x, y = x.double(), y.double()
     return torch.dot(x, x).item(), torch.dot(x, _residual(x, y, center)).item()
-
-
-def _sums(x: Tensor, y: Tensor, center: float) -> Sums:
-    """Σ x², Σ x z and Σ z²."""
-    x, y = x.double(), y.double()
-    z = _residual(x, y, center)
-    return torch.dot(x, x).item(), torch.dot(x, z).item(), torch.dot(z, z).item()

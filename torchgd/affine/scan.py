@@ -24,7 +24,7 @@ from torchgd.errors import InputError
 from torchgd.history import History, judge
 from torchgd.model import LinearModel
 from torchgd.optim import GradientDescent
-from torchgd.training import SECONDS_A_REPORT, Place, begin_epoch
+from torchgd.training import OURS, SECONDS_A_REPORT, Place, begin_epoch
 
 MOST_POINTS = 1000
 
@@ -47,6 +47,7 @@ class Epoch:
         maps, self.moments = epoch_of_shards(data, lr, size, group, stops, on_samples=on_samples)
         self._maps = dict(zip([*stops, len(self._batches)], maps, strict=True))
         self.whole = maps[-1]
+        self._of_batch: dict[int, Moments] = {}  # read once, however many epochs ask
 
     def __contains__(self, update: int) -> bool:
         """Whether :meth:`point` knows the update."""
@@ -57,8 +58,11 @@ class Epoch:
         before, after = self._maps[update - 1](w), self._maps[update](w)
         moments = self.moments
         if len(self._batches) > 1:
-            size = self._batches.batch_size
-            moments = Moments.of(self._data.blocks(start=(update - 1) * size, stop=update * size))
+            if update not in self._of_batch:
+                size = self._batches.batch_size
+                blocks = self._data.blocks(start=(update - 1) * size, stop=update * size)
+                self._of_batch[update] = Moments.of(blocks)
+            moments = self._of_batch[update]
         return after, moments.gradient(before), moments.cost(before), moments.cost(after)
 
 
@@ -152,11 +156,11 @@ def scan(
         points += [(epoch * per_epoch + i, *read.point(i, w)) for i in updates if i in read]
         before, w = w, torch.tensor(read.whole(w), dtype=model.weight.dtype).item()
         ends.append((epoch + 1, w, moments.cost(w)))
-        diverged = not math.isfinite(ends[-1][1] + ends[-1][2])
+        diverged = not _fits(ends[-1], model.weight.dtype)
         if diverged or epoch + 1 == epochs or time.monotonic() - reported > SECONDS_A_REPORT:
             reported = time.monotonic()
-            ends = [end for end in ends if all(map(math.isfinite, end))]
-            points = [point for point in points if all(map(math.isfinite, point))]
+            ends = [end for end in ends if _fits(end, model.weight.dtype)]
+            points = [point for point in points if _fits(point, model.weight.dtype)]
             part = _history(points, ends, batches, model.weight.dtype)
             if diverged:
                 reason = f"the weight or its cost is not finite after epoch {epoch + 1}"
@@ -177,11 +181,17 @@ def scan(
 def _affine(optimizer: Optimizer) -> GradientDescent:
     """The optimizer, refused where its update is not one affine map of one weight."""
     groups = optimizer.param_groups
-    if not isinstance(optimizer, GradientDescent) or groups[0]["maximize"] or len(groups) > 1:
+    ours = type(optimizer) in OURS  # a subclass may step otherwise
+    if not (ours and isinstance(optimizer, GradientDescent)) or groups[0]["maximize"] or len(groups) > 1:
         raise InputError(
             "the scan engine needs a torchgd optimizer that descends on one weight; use the loop"
         )
     return optimizer
+
+
+def _fits(row: tuple[float, ...], dtype: torch.dtype) -> bool:
+    """Whether the row's numbers after its first, which counts, are finite in the dtype."""
+    return all(abs(number) <= torch.finfo(dtype).max for number in row[1:])
 
 
 def _stride(epochs: int, batches: Batches) -> int:
