@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -131,6 +132,16 @@ def test_nothing_in_the_model_is_changed() -> None:
     local_limit(model, x, y)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+@torch.no_grad()
+def test_nor_its_running_means_nor_the_random_numbers() -> None:
+    net = nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 1)).double()
+    before, x = copy.deepcopy(net.state_dict()), torch.arange(8.0).double().unsqueeze(1)
+    dice = torch.get_rng_state()
+    assert local_limit(net, x, 2 * x).limit > 0
+    assert torch.equal(torch.get_rng_state(), dice)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_frozen_parameters_do_not_count() -> None:

@@ -122,6 +122,16 @@ def test_at_least_twenty_cases_are_planted() -> None:
     assert {row[-1] for row in PLANTED} == set(Cause) - {Cause.NONE}
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("times", "cause"), [(1.0, Cause.LR), (2.0, Cause.TWICE), (-1.0, Cause.SIGN)])
+def test_shuffled_single_samples_tell_as_much_as_a_fixed_order(seed: int, times: float, cause: Cause) -> None:
+    """Every order has the same factor, sign included; only the ends of the run are noisy."""
+    x, y = line(6, seed)
+    lr = 1.2 * stability(x, y, **SHUFFLED).intervals[-1][1]  # type: ignore[arg-type]  # beyond all islands
+    weights = run(x, y, lr, 1, order="shuffled", times=times, epochs=30)
+    assert explain_divergence(weights, x, y, lr, **SHUFFLED).cause is cause  # type: ignore[arg-type]
+
+
 def test_the_message_has_the_numbers() -> None:
     x, y = course()
     found = explain_divergence(run(x, y, 0.25, 3, epochs=40), x, y, 0.25)

@@ -59,6 +59,15 @@ def test_blocks_are_the_slices_of_the_whole(shards: int, size: int, start: int, 
         assert [v for _, b in blocks for v in b.tolist()] == y[start:stop].tolist()
 
 
+def test_slices_as_of_a_list_but_without_a_step() -> None:
+    save_pair(10)
+    x = load(x="x0.npy", y="y0.npy").inputs
+    assert x[7:3].tolist() == []
+    assert x[-3:].tolist() == [8, 9, 10]
+    with pytest.raises(InputError, match="has the step 2; give start and stop only"):
+        x[::2]
+
+
 def test_a_block_has_a_size() -> None:
     with pytest.raises(InputError, match="a block of 0 samples; give at least 1"):
         next(course().blocks(0))

@@ -148,10 +148,12 @@ def local_limit(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise InputError("no parameter of the model requires a gradient; there is nothing to train")
-    loss = loss_fn(model(x), y)
-    if not torch.isfinite(loss).all():
-        raise InputError(f"the loss is {loss.item()} at these parameters; start where it is finite")
-    slope = _flat(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # which a forward may change
+    with torch.enable_grad(), torch.random.fork_rng():
+        loss = loss_fn(torch.func.functional_call(model, buffers, (x,)), y)
+        if not torch.isfinite(loss).all():
+            raise InputError(f"the loss is {loss.item()} at these parameters; start where it is finite")
+        slope = _flat(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
 
     def product(v: Tensor) -> Tensor:
         if not slope.requires_grad:  # linear in the parameters

@@ -18,6 +18,7 @@ from torchgd.errors import InputError
 SAME = 0.01  # two growths are the same if they differ by 1 % an epoch
 OUTLIER = 10  # times the median |x|, and 3 times the next
 UNITS = 30  # times the limit: an lr that was chosen for other data
+NOISE = 10  # times what the noise of the samples leaves of an error
 OVERFLOW = 80.0  # e⁸⁰: float32 ends there within one epoch
 
 
@@ -96,19 +97,23 @@ def explain_divergence(
     if not finite:
         raise InputError(f"weights begins with {values[:1]}; give w0, finite, then the weight of each epoch")
     certificate = stability(x, y, lr, method=method, batch_size=batch_size, order=order, loss=loss)
-    run = _Run(finite, x, y, certificate.batch_size, fixed=method == "gd" or order == "sequential")
+    fixed = method == "gd" or order == "sequential"
+    one_scale = fixed or (order == "shuffled" and certificate.batch_size == 1)
+    run = _Run(finite, x, y, certificate.batch_size, fixed=fixed, one_scale=one_scale)
     predicted = run.epoch(loss).factor(lr)
     measured = run.growth(loss, lr)
 
     mistakes = ((Cause.SUM, "sum", 1), (Cause.SIGN, loss, -1), (Cause.TWICE, loss, 2))
     grown = len(finite) < 3 or abs(finite[-1] - finite[-2]) > abs(finite[1] - finite[0])
-    as_meant = run.fits(loss, lr)
+    as_meant = run.misfit(loss, lr) <= 1
     if len(finite) == len(values) and (not grown or (as_meant and certificate.converges)):
         cause, why = Cause.NONE, "The steps did not grow."
     elif as_meant:
         cause, why = _why_too_large(certificate, x, y)
     else:
-        cause = next((cause for cause, of, times in mistakes if run.fits(of, times * lr)), Cause.GRADIENT)
+        misfits = [(run.misfit(of, times * lr), cause) for cause, of, times in mistakes]
+        misfit, cause = min(misfits, key=lambda pair: pair[0])
+        cause = cause if misfit <= 1 else Cause.GRADIENT
         why = _MENDS[cause].format(certificate.batch_size)
 
     end = f"after epoch {len(finite) - 1} the weight is {finite[-1]:.6g}"
@@ -138,8 +143,12 @@ _MENDS = {
 class _Run:
     """The finite weights of a run, beside what other losses and learning rates would have made."""
 
-    def __init__(self, weights: list[float], x: Tensor, y: Tensor, batch_size: int, *, fixed: bool) -> None:
-        self.weights, self.x, self.y, self.batch_size, self.fixed = weights, x, y, batch_size, fixed
+    def __init__(
+        self, weights: list[float], x: Tensor, y: Tensor, batch_size: int, *, fixed: bool, one_scale: bool
+    ) -> None:
+        self.weights, self.x, self.y, self.batch_size = weights, x, y, batch_size
+        self.fixed = fixed  # every epoch is the same map
+        self.one_scale = one_scale  # or has the same scale at least, as every order of single samples has
 
     def epoch(self, loss: str) -> FixedOrder:
         """In a random order too: what an epoch typically does is what it does in this order."""
@@ -155,24 +164,27 @@ class _Run:
         ratio = self._ratio(self.epoch(loss), lr)
         return ratio if self.fixed else abs(ratio) ** (1 / (len(w) - 1))
 
-    def fits(self, loss: str, lr: float) -> bool:
-        """Whether this loss with this learning rate explains the weights."""
+    def misfit(self, loss: str, lr: float) -> float:
+        """How far the weights are from what this loss and lr predict: up to 1 where these explain them."""
         epoch, epochs = self.epoch(loss), len(self.weights) - 1
         expected = epoch.log_factor(lr)
         if epochs == 0:
-            return expected > OVERFLOW
+            return 0.0 if expected > OVERFLOW else math.inf
         ratio = self._ratio(epoch, lr)
-        if ratio == 0:
-            return False
         slack = SAME
-        if not self.fixed:
-            # The noise of both ends, and four standard deviations of the sum of the logarithms.
+        if not self.fixed:  # the noise of both ends
+            slack += math.log(NOISE) / epochs
+        if not self.one_scale:  # and four standard deviations of the sum of the logarithms
             logs = torch.log(torch.abs(1 - lr * epoch.h))
-            noise = math.log(10) + 4 * logs.std(correction=0).item() * math.sqrt(len(logs) * epochs)
-            slack += noise / epochs
-        elif (ratio < 0) != (epoch.factor(lr) < 0 and epochs % 2 == 1):
-            return False
-        return abs(math.log(abs(ratio)) / epochs - expected) <= slack
+            slack += 4 * logs.std(correction=0).item() * math.sqrt(len(logs) / epochs)
+        elif self.fixed:
+            if (ratio < 0) != (epoch.factor(lr) < 0 and epochs % 2 == 1):
+                return math.inf
+        elif abs(ratio) > NOISE:  # far beyond the noise the last epoch shows the sign
+            before, after = (weight - epoch.updates.least_squares for weight in self.weights[-2:])
+            if (before * after < 0) != (epoch.factor(lr) < 0):
+                return math.inf
+        return abs(math.log(abs(ratio)) / epochs - expected) / slack if ratio else math.inf
 
     def _ratio(self, epoch: FixedOrder, lr: float) -> float:
         """The last error over the first; in a fixed order the distance from the fixed point."""

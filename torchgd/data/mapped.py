@@ -62,7 +62,10 @@ class MappedVector:
 
     def __getitem__(self, samples: slice) -> Tensor:
         """The samples from start to stop, shape (stop − start,)."""
-        start, stop, _ = samples.indices(len(self))
+        start, stop, step = samples.indices(len(self))
+        if step != 1:
+            raise InputError(f"a slice of mapped samples has the step {step}; give start and stop only")
+        stop = max(start, stop)
         parts = list(self._parts(start, stop))
         mapped = len(parts) == 1 and str(self.dtype) == f"torch.{self.shards[0].header.dtype}"
         if not mapped:

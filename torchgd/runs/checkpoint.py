@@ -1,7 +1,8 @@
 """Checkpoints: all that a run needs to go on with the same bits, in a file that executes nothing.
 
 It holds tensors, numbers and words only, the version of its format, and a checksum, and is read with
-``torch.load(weights_only=True)``.
+``torch.load(weights_only=True)``. The generator's state is that of the samples' order: a module that draws
+random numbers of its own, by dropout for one, needs ``torch.get_rng_state()`` to be kept beside it.
 
     >>> import tempfile
     >>> from torchgd import StochasticGradientDescent, course, train
