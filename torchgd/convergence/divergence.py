@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchgd.convergence.certificate import Certificate, stability
 from torchgd.convergence.epochs import FixedOrder, Updates
+from torchgd.data.moments import float64
 from torchgd.errors import InputError
 
 SAME = 0.01  # two growths are the same if they differ by 1 % an epoch
@@ -216,7 +217,7 @@ def _why_too_large(certificate: Certificate, x: Tensor, y: Tensor) -> tuple[Caus
     if certificate.loss == "sum" and (mean := limit(x, y, "mean")):
         return Cause.SUM, f"The sum makes the limit small: with the mean it is {mean:.6g}."
     size = x.abs()
-    rms = size.double().square().mean().sqrt().item()
+    rms = float64(size).square().mean().sqrt().item()
     if len(x) >= 4:
         (largest, second), median = size.topk(2).values.tolist(), size.median().item()
         rest = torch.arange(len(x)) != size.argmax().cpu()

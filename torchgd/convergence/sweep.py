@@ -12,6 +12,7 @@ from torch import Tensor
 from torchgd.batches import Batches
 from torchgd.convergence.epochs import Updates, compose
 from torchgd.convergence.methods import Epoch, epoch_of
+from torchgd.data.moments import float64
 from torchgd.errors import InputError
 from torchgd.gradient import cost
 from torchgd.history import History
@@ -143,7 +144,7 @@ def sweep_lr(
         reached = torch.where((left <= math.log(tolerance)) & reached.isinf(), float(number), reached)
         on_epoch(number)
     error = torch.nan_to_num(torch.stack(errors), nan=math.inf, posinf=math.inf, neginf=-math.inf)
-    floor = cost(updates.least_squares, x.double(), y.double()).item()
+    floor = cost(updates.least_squares, float64(x), float64(y)).item()
     return Sweep(
         lr=lr,
         weight=updates.least_squares + error,

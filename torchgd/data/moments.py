@@ -74,8 +74,13 @@ class Moments:
 
     def plus(self, x: Tensor, y: Tensor) -> Moments:
         """With more samples, of which the first decide c."""
-        x, y = x.double(), y.double()
+        x, y = float64(x), float64(y)
         c = self.c if self.n else (torch.dot(x, y) / torch.dot(x, x).clamp_min(1e-300)).item()
         z = torch.sub(y, x, alpha=c)
         xx, xz, zz = torch.stack([torch.dot(x, x), torch.dot(x, z), torch.dot(z, z)]).tolist()
         return Moments(self.n + len(x), c, self.xx + xx, self.xz + xz, self.zz + zz)
+
+
+def float64(values: Tensor) -> Tensor:
+    """The same numbers in float64 where they are; from mps, which has none, on the CPU."""
+    return (values.cpu() if values.device.type == "mps" else values).double()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torchgd import gradient as by_hand
+from torchgd.data.moments import float64
 from torchgd.model import LinearModel
 from torchgd.runs.run import Config, make_optimizer
 from torchgd.training import train
@@ -42,7 +43,7 @@ def witness(config: Config, x: Tensor, y: Tensor) -> Witness:
     By hand with torchgd's optimizer; the same with autograd's gradient computed beside it at every step; and
     with torch.optim.SGD on the same batches.
     """
-    x, y = x.double(), y.double()
+    x, y = float64(x), float64(y)
     if config.method != "gd":  # so many samples give so many updates, or more
         x, y = x[: MOST_UPDATES * (config.batch_size or 1)], y[: MOST_UPDATES * (config.batch_size or 1)]
     model = LinearModel(config.weight, device=x.device, dtype=x.dtype)
