@@ -274,10 +274,9 @@ def _is_plain(optimizer: Optimizer, weight: Tensor) -> bool:
 
 def _is_affine(model: nn.Module, optimizer: Optimizer) -> bool:
     """Whether a step on the mean squared error is an affine map of the weights alone."""
-    if type(model).forward not in (LinearModel.forward, nn.Linear.forward):
-        return False
+    linear = type(model).forward in (LinearModel.forward, nn.Linear.forward)
     no_momentum = all(not group.get("momentum") for group in optimizer.param_groups)
-    return type(optimizer) in OURS or (type(optimizer) is SGD and no_momentum)
+    return linear and (type(optimizer) in OURS or (type(optimizer) is SGD and no_momentum))
 
 
 def begin_epoch(batches: Batches, state: Tensor | None) -> Tensor | None:
