@@ -249,3 +249,34 @@ def test_it_keeps_no_state() -> None:
     optimizer = GradientDescent([parameter(1.0)])
     stepped(optimizer)
     assert optimizer.state == {}
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "at_once"),
+    [
+        (1, {}, False),
+        (2, {}, True),
+        (3, {}, True),
+        (2, {"differentiable": True}, False),
+        (1, {"foreach": True}, True),
+        (3, {"foreach": False}, False),
+    ],
+)
+def test_all_tensors_in_one_call_where_asked_or_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, count: int, options: dict[str, bool], at_once: bool
+) -> None:
+    calls, update = list[int](), torch._foreach_add_
+
+    def counted(tensors: list[torch.Tensor], *arguments: Any, **more: Any) -> None:
+        calls.append(len(tensors))
+        update(tensors, *arguments, **more)
+
+    monkeypatch.setattr(torch, "_foreach_add_", counted)
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(count)]
+    optimizer = GradientDescent(
+        [p.clone() for p in params] if options.get("differentiable") else params, **options
+    )
+    for p in optimizer.param_groups[0]["params"]:
+        p.grad = torch.ones(2)
+    optimizer.step()
+    assert calls == [count] * at_once
