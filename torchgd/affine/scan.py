@@ -181,8 +181,8 @@ def scan(
 def _affine(optimizer: Optimizer) -> GradientDescent:
     """The optimizer, refused where its update is not one affine map of one weight."""
     groups = optimizer.param_groups
-    ours = type(optimizer) in OURS  # a subclass may step otherwise
-    if not (ours and isinstance(optimizer, GradientDescent)) or groups[0]["maximize"] or len(groups) > 1:
+    subclass = type(optimizer) not in OURS  # which may step otherwise
+    if not isinstance(optimizer, GradientDescent) or subclass or groups[0]["maximize"] or len(groups) > 1:
         raise InputError(
             "the scan engine needs a torchgd optimizer that descends on one weight; use the loop"
         )

@@ -107,7 +107,8 @@ def train(
             )
         if done.had_ended:
             terminal.say(f"{done.folder} has ended; there is nothing left to do", to_stderr=as_json)
-            terminal.say("(more epochs: --epochs N --override epochs)", to_stderr=as_json)
+            if done.history.status != "diverged":  # which cannot go on
+                terminal.say("(more epochs: --epochs N --override epochs)", to_stderr=as_json)
         history = done.history
         reason = history.reason
         if history.status == "diverged" and len(dataset) <= MOST_CERTIFIED:

@@ -149,7 +149,8 @@ def local_limit(
     if not parameters:
         raise InputError("no parameter of the model requires a gradient; there is nothing to train")
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # which a forward may change
-    with torch.enable_grad(), torch.random.fork_rng():
+    devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
+    with torch.enable_grad(), torch.random.fork_rng(devices):
         loss = loss_fn(torch.func.functional_call(model, buffers, (x,)), y)
         if not torch.isfinite(loss).all():
             raise InputError(f"the loss is {loss.item()} at these parameters; start where it is finite")

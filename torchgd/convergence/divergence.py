@@ -98,8 +98,7 @@ def explain_divergence(
     if not finite:
         raise InputError(f"weights begins with {values[:1]}; give w0, finite, then the weight of each epoch")
     certificate = stability(x, y, lr, method=method, batch_size=batch_size, order=order, loss=loss)
-    fixed = method == "gd" or order == "sequential"
-    one_scale = fixed or (order == "shuffled" and certificate.batch_size == 1)
+    fixed, one_scale = method == "gd" or order == "sequential", certificate.almost_sure is None
     run = _Run(finite, x, y, certificate.batch_size, fixed=fixed, one_scale=one_scale)
     predicted = run.epoch(loss).factor(lr)
     measured = run.growth(loss, lr)
