@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchgd import course
 from torchgd.gradient import losses
-from torchgd.runs.figures import panels
+from torchgd.figures import panels
 
 FOLDER = Path("runs") / "lecture2"
 

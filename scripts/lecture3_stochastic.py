@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torchgd import LinearModel, StochasticGradientDescent, course
 from torchgd.gradient import cost, gradient
-from torchgd.runs.figures import METHOD_COLOURS, panels
+from torchgd.figures import METHOD_COLOURS, panels
 
 FOLDER = Path("runs") / "lecture3"
 

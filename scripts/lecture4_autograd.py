@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 from torchgd import History, LinearModel, StochasticGradientDescent, course, train
-from torchgd.runs.figures import METHOD_COLOURS, panels
+from torchgd.figures import METHOD_COLOURS, panels
 
 FOLDER = Path("runs") / "lecture4"
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import SGD
 
 from torchgd import course
-from torchgd.runs.figures import METHOD_COLOURS, panels
+from torchgd.figures import METHOD_COLOURS, panels
 
 FOLDER = Path("runs") / "lecture5"
 

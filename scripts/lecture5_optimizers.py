@@ -13,7 +13,7 @@ from torch import nn, optim
 from torch.nn.functional import mse_loss
 
 from torchgd import GradientDescent, course
-from torchgd.runs.figures import METHOD_COLOURS, panels
+from torchgd.figures import METHOD_COLOURS, panels
 
 FOLDER = Path("runs") / "lecture5"
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {

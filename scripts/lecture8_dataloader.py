@@ -13,7 +13,7 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 from torchgd import LinearModel, MiniBatchGradientDescent, course, train
-from torchgd.runs.figures import cost_curve
+from torchgd.figures import cost_curve
 
 FOLDER = Path("runs") / "lecture8"
 

@@ -17,8 +17,8 @@ from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
 
 from torchgd import LinearModel, train
-from torchgd.affine.distributed import Group, epoch_of_shards, process_group
-from torchgd.affine.parallel import Pieces, mean_over_ranks
+from torchgd.epoch.distributed import Group, epoch_of_shards, process_group
+from torchgd.epoch.parallel import Pieces, mean_over_ranks
 from torchgd.batches import Batches
 from torchgd.data.dataset import Dataset
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchgd import EpochMap, InputError, epoch_map
-from torchgd.affine import compiled, one_pass
-from torchgd.affine.maps import epoch_map_of_blocks, epoch_with_moments, prefix_maps
+from torchgd.epoch import compiled, one_pass
+from torchgd.epoch.maps import epoch_map_of_blocks, epoch_with_moments, prefix_maps
 
 
 def loop(x: Tensor, y: Tensor, lr: float, batch_size: int = 1, w: float = 1.0) -> list[float]:

@@ -20,7 +20,7 @@ from torchgd.cli import main
 from torchgd.convergence.certificate import stability
 from torchgd.convergence.figures import factor_figure, sweep_figure
 from torchgd.convergence.methods import epoch_of
-from torchgd.runs.figures import METHOD_COLOURS
+from torchgd.figures import METHOD_COLOURS
 
 pytestmark = pytest.mark.usefixtures("folder")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from torchgd.runs.interruption import Stopped, stoppable
+from torchgd.interruption import Stopped, stoppable
 
 
 @pytest.fixture(autouse=True)

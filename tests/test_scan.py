@@ -24,7 +24,7 @@ from torchgd import (
     load,
     train,
 )
-from torchgd.affine.scan import MOST_POINTS, scan
+from torchgd.epoch.scan import MOST_POINTS, scan
 from torchgd.cli import main
 from torchgd.data.arrays import BLOCK
 from torchgd.data.mapped import MappedVector

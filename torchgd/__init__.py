@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torchgd.affine.composition import EpochMap as EpochMap
-    from torchgd.affine.maps import epoch_map as epoch_map
+    from torchgd.epoch.composition import EpochMap as EpochMap
+    from torchgd.epoch.maps import epoch_map as epoch_map
     from torchgd.check.function import check_function as check_function
     from torchgd.check.gradient import check_gradient as check_gradient
     from torchgd.check.mistakes import Cause as Cause
@@ -46,8 +46,8 @@ _MODULE_OF = {
     "compare_optimizers": "compare.comparison",
     "Finding": "compare.contract",
     "check_optimizer": "compare.contract",
-    "EpochMap": "affine.composition",
-    "epoch_map": "affine.maps",
+    "EpochMap": "epoch.composition",
+    "epoch_map": "epoch.maps",
     "Certificate": "convergence.certificate",
     "auto_lr": "convergence.certificate",
     "explain_divergence": "convergence.divergence",

@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.measure import count, in_turn, number, ratio, samples, table
 from torchgd import Dataset, epoch_map, load
-from torchgd.affine.distributed import epoch_of_shards, process_group
-from torchgd.affine.maps import epoch_map_of_blocks
+from torchgd.epoch.distributed import epoch_of_shards, process_group
+from torchgd.epoch.maps import epoch_map_of_blocks
 
 LR = 0.01
 SCRIPTS = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from typing import cast
 import typer
 
 from torchgd.errors import InputError
-from torchgd.runs.interruption import Stopped
+from torchgd.interruption import Stopped
 
 app = typer.Typer(
     name="torchgd",

@@ -29,7 +29,7 @@ def experiment(
 ) -> None:
     """Where is the randomness? And other short experiments, each with its picture and its sentence."""
     from torchgd.experiments import EXPERIMENTS
-    from torchgd.runs.figures import to_png
+    from torchgd.figures import to_png
     from torchgd.runs.runlog import write_runs
 
     outcome = EXPERIMENTS[name.value](seed)

@@ -38,7 +38,7 @@ def lesson(
 
     from torchgd.convergence.certificate import auto_lr, stability
     from torchgd.lessons.lesson import witness
-    from torchgd.runs.figures import METHOD_NAMES
+    from torchgd.figures import METHOD_NAMES
     from torchgd.runs.run import Config, experiment_name, run, with_engine
 
     samples, targets = dataset
@@ -109,7 +109,7 @@ def lesson(
 
 
 def _print(methods: dict[str, dict[str, Any]], epochs: int, at: float, logdir: Path) -> None:
-    from torchgd.runs.figures import METHOD_NAMES
+    from torchgd.figures import METHOD_NAMES
 
     terminal.table(
         ["method", "updates", "w, epoch 1", f"w, epoch {epochs}", "cost", f"y({at:g})"],

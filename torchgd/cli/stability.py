@@ -52,7 +52,7 @@ def stability(
     from torchgd.convergence.curvature import line_stability
     from torchgd.convergence.figures import factor_figure
     from torchgd.convergence.methods import epoch_of
-    from torchgd.runs.figures import METHOD_NAMES, to_png
+    from torchgd.figures import METHOD_NAMES, to_png
     from torchgd.runs.run import experiment_name
     from torchgd.runs.runlog import new_folder, write_config
 

@@ -51,7 +51,7 @@ def sweep(
 
     from torchgd.convergence.figures import sweep_figure
     from torchgd.convergence.sweep import sweep_lr
-    from torchgd.runs.figures import METHOD_NAMES, to_png
+    from torchgd.figures import METHOD_NAMES, to_png
     from torchgd.runs.run import experiment_name
     from torchgd.runs.runlog import RunLog, new_folder, write_config, write_text
 

@@ -47,7 +47,7 @@ def train(
     if override and not resume:
         raise InputError("--override is for --resume; give both, or leave it out")
 
-    from torchgd.affine.distributed import process_group
+    from torchgd.epoch.distributed import process_group
     from torchgd.convergence.certificate import auto_lr, stability
     from torchgd.convergence.divergence import explain_divergence
     from torchgd.runs.run import (

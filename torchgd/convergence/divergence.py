@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchgd.convergence.certificate import Certificate, stability
 from torchgd.convergence.epochs import FixedOrder, Updates
-from torchgd.data.moments import float64
+from torchgd.moments import float64
 from torchgd.errors import InputError
 
 SAME = 0.01  # two growths are the same if they differ by 1 % an epoch

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from torchgd.convergence.methods import Epoch
 from torchgd.convergence.sweep import Sweep
-from torchgd.runs.figures import METHOD_COLOURS, METHOD_NAMES, panels
+from torchgd.figures import METHOD_COLOURS, METHOD_NAMES, panels
 
 FLOOR, CEILING = 1e-4, 1e3  # of the factors that are shown
 GREY = "#666666"

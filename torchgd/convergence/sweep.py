@@ -12,7 +12,7 @@ from torch import Tensor
 from torchgd.batches import Batches
 from torchgd.convergence.epochs import Updates, compose
 from torchgd.convergence.methods import Epoch, epoch_of
-from torchgd.data.moments import float64
+from torchgd.moments import float64
 from torchgd.errors import InputError
 from torchgd.gradient import cost
 from torchgd.history import History

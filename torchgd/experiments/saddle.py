@@ -25,7 +25,7 @@ from torchgd.data.dataset import course
 from torchgd.experiments.outcome import Outcome
 from torchgd.history import History
 from torchgd.optim import GradientDescent, StochasticGradientDescent
-from torchgd.runs.figures import METHOD_COLOURS, METHOD_NAMES, panels
+from torchgd.figures import METHOD_COLOURS, METHOD_NAMES, panels
 from torchgd.training import train
 
 SEEDS = 100

@@ -22,7 +22,7 @@ from torchgd.data.dataset import hubble
 from torchgd.experiments.outcome import Outcome
 from torchgd.model import LinearModel
 from torchgd.optim import StochasticGradientDescent
-from torchgd.runs.figures import METHOD_COLOURS, panels
+from torchgd.figures import METHOD_COLOURS, panels
 from torchgd.training import train
 
 BETA = 0.1

@@ -28,7 +28,7 @@ from torchgd.gradient import gradient
 from torchgd.history import History
 from torchgd.model import LinearModel
 from torchgd.optim import GradientDescent
-from torchgd.runs.figures import METHOD_COLOURS, panels
+from torchgd.figures import METHOD_COLOURS, panels
 from torchgd.training import train
 
 SAMPLES = 2**16

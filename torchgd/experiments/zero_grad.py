@@ -20,7 +20,7 @@ from torchgd.experiments.outcome import Outcome
 from torchgd.history import History
 from torchgd.model import LinearModel
 from torchgd.optim import GradientDescent
-from torchgd.runs.figures import METHOD_COLOURS, panels
+from torchgd.figures import METHOD_COLOURS, panels
 from torchgd.training import train
 
 LR = 0.01

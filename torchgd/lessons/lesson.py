@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchgd import gradient as by_hand
-from torchgd.data.moments import float64
+from torchgd.moments import float64
 from torchgd.model import LinearModel
 from torchgd.runs.run import Config, make_optimizer
 from torchgd.training import train

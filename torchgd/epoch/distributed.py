@@ -21,13 +21,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from torchgd.affine.composition import EpochMap
-from torchgd.affine.maps import epoch_with_moments
-from torchgd.affine.one_pass import room
+from torchgd.epoch.composition import EpochMap
+from torchgd.epoch.maps import epoch_with_moments
+from torchgd.epoch.one_pass import room
 from torchgd.data.dataset import Dataset
-from torchgd.data.moments import Moments
+from torchgd.moments import Moments
 from torchgd.errors import InputError
-from torchgd.runs.interruption import stoppable
+from torchgd.interruption import stoppable
 
 
 class _EveryRankError(InputError):
@@ -98,13 +98,13 @@ def epoch_of_shards(
 
     Args:
         data: all samples, the same on every rank: in files, or in memory.
-        lr, batch_size, compiled: as for :func:`torchgd.affine.maps.epoch_map`.
+        lr, batch_size, compiled: as for :func:`torchgd.epoch.maps.epoch_map`.
         group: from :func:`process_group`.
-        stops: as for :func:`torchgd.affine.maps.prefix_maps`, for a group of one only.
+        stops: as for :func:`torchgd.epoch.maps.prefix_maps`, for a group of one only.
         on_samples: called with the number of samples read so far, as if the other ranks were as fast.
 
     Raises:
-        InputError: as for :func:`torchgd.affine.maps.epoch_map` and :meth:`Group.shard`.
+        InputError: as for :func:`torchgd.epoch.maps.epoch_map` and :meth:`Group.shard`.
     """
     begin, end = group.shard(len(data), batch_size)
 

@@ -15,11 +15,11 @@ from dataclasses import replace
 import torch
 from torch.optim import Optimizer
 
-from torchgd.affine.distributed import ALONE, Group, epoch_of_shards
+from torchgd.epoch.distributed import ALONE, Group, epoch_of_shards
 from torchgd.batches import Batches
 from torchgd.data.arrays import check_memory
 from torchgd.data.dataset import Dataset
-from torchgd.data.moments import Moments
+from torchgd.moments import Moments
 from torchgd.errors import InputError
 from torchgd.history import History, judge
 from torchgd.model import LinearModel

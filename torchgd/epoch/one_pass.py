@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from torchgd.affine.blocks import Block, a_thousand, checked, refuse_non_finite, rough_weight
-from torchgd.affine.compiled import BLOCK as COMPILED_BLOCK
-from torchgd.affine.compiled import ChunkMaps, chunk_maps
-from torchgd.affine.composition import EpochMap, Tree, number_or_inf, times
-from torchgd.data.moments import Moments
+from torchgd.epoch.blocks import Block, a_thousand, checked, refuse_non_finite, rough_weight
+from torchgd.epoch.compiled import BLOCK as COMPILED_BLOCK
+from torchgd.epoch.compiled import ChunkMaps, chunk_maps
+from torchgd.epoch.composition import EpochMap, Tree, number_or_inf, times
+from torchgd.moments import Moments
 from torchgd.errors import InputError
 
 _WORTH_COMPILING = 1 << 32  # samples: the compiled pass saves about 1 ns on each and costs 4 to 8 s

@@ -38,7 +38,7 @@ def stoppable(describe: Callable[[], str]) -> Iterator[Callable[[], None]]:
         ...     check()
         Traceback (most recent call last):
         ...
-        torchgd.runs.interruption.Stopped: epoch 7 is done
+        torchgd.interruption.Stopped: epoch 7 is done
     """
     arrived: list[int] = []
     before: dict[int, signal._HANDLER] = {}

@@ -23,10 +23,10 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from torchgd.affine.blocks import Block
-from torchgd.affine.composition import EpochMap
-from torchgd.affine.one_pass import OnePass
-from torchgd.data.moments import Moments
+from torchgd.epoch.blocks import Block
+from torchgd.epoch.composition import EpochMap
+from torchgd.epoch.one_pass import OnePass
+from torchgd.moments import Moments
 
 __all__ = ["EpochMap", "epoch_map", "epoch_map_of_blocks", "epoch_with_moments", "prefix_maps"]
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from torchgd.affine.distributed import Group
+from torchgd.epoch.distributed import Group
 from torchgd.batches import Batches
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from torchgd.data.moments import Moments
+from torchgd.moments import Moments
 from torchgd.history import History
 
 HIGHEST = 1e150  # matplotlib's logarithmic axes overflow near the end of float64

@@ -1,0 +1,56 @@
+"""The law of the house: an import goes to a lower layer, or stays in its own package."""
+
+import ast
+from pathlib import Path
+
+import torchgd
+
+LAYER = {
+    "errors": 0,
+    "interruption": 0,
+    "model": 1,
+    "gradient": 1,
+    "batches": 1,
+    "guard": 1,
+    "moments": 1,
+    "optim": 2,
+    "history": 2,
+    "data": 2,
+    "recorder": 3,
+    "check": 3,
+    "compare": 3,
+    "training": 4,
+    "figures": 4,
+    "epoch": 5,
+    "convergence": 5,
+    "runs": 6,
+    "lessons": 7,
+    "experiments": 7,
+    "cli": 8,
+    "__init__": 9,
+    "__main__": 9,
+}
+ROOT = Path(torchgd.__file__).parent
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """The modules of torchgd that a statement imports, without the package's name."""
+    if isinstance(node, ast.Import):
+        return [name.name.removeprefix("torchgd.") for name in node.names if name.name.startswith("torchgd.")]
+    if isinstance(node, ast.ImportFrom) and node.module == "torchgd":
+        return [name.name for name in node.names]
+    if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torchgd."):
+        return [str(node.module).removeprefix("torchgd.")]
+    return []
+
+
+def test_every_import_goes_to_a_lower_layer_lazy_ones_included() -> None:
+    wrong = []
+    for file in sorted(ROOT.rglob("*.py")):
+        importer = file.relative_to(ROOT).with_suffix("").parts[0]
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            for imported in (name.split(".")[0] for name in _imported(node)):
+                if imported != importer and not LAYER[importer] > LAYER[imported]:
+                    wrong.append(f"{file.relative_to(ROOT)}:{node.lineno} imports {imported}")  # type: ignore[attr-defined]
+    assert not wrong, wrong
+    assert {file.stem if file.parent == ROOT else file.parent.name for file in ROOT.rglob("*.py")} == set(LAYER)
