@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from torchgd import course
-from torchgd.gradient import losses
 from torchgd.figures import panels
+from torchgd.gradient import losses
 
 FOLDER = Path("runs") / "lecture2"
 

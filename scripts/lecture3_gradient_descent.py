@@ -9,8 +9,8 @@ the last digit of a line may differ from the course's.
 from pathlib import Path
 
 from torchgd import GradientDescent, LinearModel, course
-from torchgd.gradient import cost, gradient
 from torchgd.figures import METHOD_COLOURS, panels
+from torchgd.gradient import cost, gradient
 
 FOLDER = Path("runs") / "lecture3"
 

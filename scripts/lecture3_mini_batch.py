@@ -8,8 +8,8 @@ over the batch. Three samples make a batch of two and one of one. "grad:" is the
 from pathlib import Path
 
 from torchgd import LinearModel, MiniBatchGradientDescent, course
-from torchgd.gradient import cost, gradient
 from torchgd.figures import METHOD_COLOURS, panels
+from torchgd.gradient import cost, gradient
 
 FOLDER = Path("runs") / "lecture3"
 

@@ -10,8 +10,8 @@ picture shows beside it.
 from pathlib import Path
 
 from torchgd import LinearModel, StochasticGradientDescent, course
-from torchgd.gradient import cost, gradient
 from torchgd.figures import METHOD_COLOURS, panels
+from torchgd.gradient import cost, gradient
 
 FOLDER = Path("runs") / "lecture3"
 

@@ -13,8 +13,8 @@ from torchgd import (
     course,
     train,
 )
-from torchgd.moments import Moments
 from torchgd.figures import cost_curve, parabola, to_png
+from torchgd.moments import Moments
 
 PICTURES = Path(__file__).parent / "pictures"
 

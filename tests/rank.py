@@ -17,10 +17,10 @@ from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
 
 from torchgd import LinearModel, train
-from torchgd.epoch.distributed import Group, epoch_of_shards, process_group
-from torchgd.epoch.parallel import Pieces, mean_over_ranks
 from torchgd.batches import Batches
 from torchgd.data.dataset import Dataset
+from torchgd.epoch.distributed import Group, epoch_of_shards, process_group
+from torchgd.epoch.parallel import Pieces, mean_over_ranks
 
 
 def answers(group: Group) -> dict[str, Any]:

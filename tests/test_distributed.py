@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from torchgd import InputError, LinearModel, epoch_map, train
-from torchgd.epoch.distributed import Group, epoch_of_shards, process_group
-from torchgd.epoch.parallel import Pieces, mean_over_ranks
 from torchgd.batches import Batches
 from torchgd.cli import main
 from torchgd.data.dataset import Dataset
+from torchgd.epoch.distributed import Group, epoch_of_shards, process_group
+from torchgd.epoch.parallel import Pieces, mean_over_ranks
 from torchgd.moments import Moments
 
 RANK = Path(__file__).parent / "rank.py"

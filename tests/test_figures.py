@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from torchgd import GradientDescent, History, LinearModel, MiniBatchGradientDescent, train
-from torchgd.moments import Moments
 from torchgd.figures import METHOD_COLOURS, METHOD_NAMES, cost_curve, parabola, to_png
+from torchgd.moments import Moments
 
 XS, YS = [1.0, 2.0, 3.0], [2.0, 5.0, 6.0]
 X, Y = torch.tensor(XS).double(), torch.tensor(YS).double()

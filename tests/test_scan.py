@@ -24,10 +24,10 @@ from torchgd import (
     load,
     train,
 )
-from torchgd.epoch.scan import MOST_POINTS, scan
 from torchgd.cli import main
 from torchgd.data.arrays import BLOCK
 from torchgd.data.mapped import MappedVector
+from torchgd.epoch.scan import MOST_POINTS, scan
 from torchgd.training import Place
 
 KINDS: list[tuple[type[GradientDescent], dict[str, Any]]] = [

@@ -8,8 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torchgd.epoch.composition import EpochMap as EpochMap
-    from torchgd.epoch.maps import epoch_map as epoch_map
     from torchgd.check.function import check_function as check_function
     from torchgd.check.gradient import check_gradient as check_gradient
     from torchgd.check.mistakes import Cause as Cause
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
     from torchgd.data.dataset import course as course
     from torchgd.data.dataset import hubble as hubble
     from torchgd.data.dataset import load as load
+    from torchgd.epoch.composition import EpochMap as EpochMap
+    from torchgd.epoch.maps import epoch_map as epoch_map
     from torchgd.errors import InputError as InputError
     from torchgd.history import History as History
     from torchgd.model import LinearModel as LinearModel

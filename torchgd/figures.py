@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from torchgd.moments import Moments
 from torchgd.history import History
+from torchgd.moments import Moments
 
 HIGHEST = 1e150  # matplotlib's logarithmic axes overflow near the end of float64
 METHOD_COLOURS = {

@@ -37,8 +37,8 @@ def lesson(
     dataset = opt.read_data(data, x, y, dtype, device)
 
     from torchgd.convergence.certificate import auto_lr, stability
-    from torchgd.lessons.lesson import witness
     from torchgd.figures import METHOD_NAMES
+    from torchgd.lessons.lesson import witness
     from torchgd.runs.run import Config, experiment_name, run, with_engine
 
     samples, targets = dataset

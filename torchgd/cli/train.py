@@ -47,9 +47,9 @@ def train(
     if override and not resume:
         raise InputError("--override is for --resume; give both, or leave it out")
 
-    from torchgd.epoch.distributed import process_group
     from torchgd.convergence.certificate import auto_lr, stability
     from torchgd.convergence.divergence import explain_divergence
+    from torchgd.epoch.distributed import process_group
     from torchgd.runs.run import (
         MOST_CERTIFIED,
         Config,

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from torchgd.convergence.certificate import Certificate, stability
 from torchgd.convergence.epochs import FixedOrder, Updates
-from torchgd.moments import float64
 from torchgd.errors import InputError
+from torchgd.moments import float64
 
 SAME = 0.01  # two growths are the same if they differ by 1 % an epoch
 OUTLIER = 10  # times the median |x|, and 3 times the next

@@ -12,10 +12,10 @@ from torch import Tensor
 from torchgd.batches import Batches
 from torchgd.convergence.epochs import Updates, compose
 from torchgd.convergence.methods import Epoch, epoch_of
-from torchgd.moments import float64
 from torchgd.errors import InputError
 from torchgd.gradient import cost
 from torchgd.history import History
+from torchgd.moments import float64
 
 BLOCK = 1 << 18  # numbers of one block of updates times learning rates: what fits into the cache
 

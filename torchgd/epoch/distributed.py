@@ -21,13 +21,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torchgd.data.dataset import Dataset
 from torchgd.epoch.composition import EpochMap
 from torchgd.epoch.maps import epoch_with_moments
 from torchgd.epoch.one_pass import room
-from torchgd.data.dataset import Dataset
-from torchgd.moments import Moments
 from torchgd.errors import InputError
 from torchgd.interruption import stoppable
+from torchgd.moments import Moments
 
 
 class _EveryRankError(InputError):

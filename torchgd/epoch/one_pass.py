@@ -14,8 +14,8 @@ from torchgd.epoch.blocks import Block, a_thousand, checked, refuse_non_finite, 
 from torchgd.epoch.compiled import BLOCK as COMPILED_BLOCK
 from torchgd.epoch.compiled import ChunkMaps, chunk_maps
 from torchgd.epoch.composition import EpochMap, Tree, number_or_inf, times
-from torchgd.moments import Moments
 from torchgd.errors import InputError
+from torchgd.moments import Moments
 
 _WORTH_COMPILING = 1 << 32  # samples: the compiled pass saves about 1 ns on each and costs 4 to 8 s
 BLOCK = {"cpu": 1 << 17, "cuda": 1 << 24}  # samples composed at once: a thread's cache full, and a GPU's work

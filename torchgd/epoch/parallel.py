@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from torchgd.epoch.distributed import Group
 from torchgd.batches import Batches
+from torchgd.epoch.distributed import Group
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 

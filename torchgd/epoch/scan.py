@@ -15,14 +15,14 @@ from dataclasses import replace
 import torch
 from torch.optim import Optimizer
 
-from torchgd.epoch.distributed import ALONE, Group, epoch_of_shards
 from torchgd.batches import Batches
 from torchgd.data.arrays import check_memory
 from torchgd.data.dataset import Dataset
-from torchgd.moments import Moments
+from torchgd.epoch.distributed import ALONE, Group, epoch_of_shards
 from torchgd.errors import InputError
 from torchgd.history import History, judge
 from torchgd.model import LinearModel
+from torchgd.moments import Moments
 from torchgd.optim import GradientDescent
 from torchgd.training import OURS, SECONDS_A_REPORT, Place, begin_epoch
 

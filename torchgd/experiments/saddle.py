@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from torchgd.data.dataset import course
 from torchgd.experiments.outcome import Outcome
+from torchgd.figures import METHOD_COLOURS, METHOD_NAMES, panels
 from torchgd.history import History
 from torchgd.optim import GradientDescent, StochasticGradientDescent
-from torchgd.figures import METHOD_COLOURS, METHOD_NAMES, panels
 from torchgd.training import train
 
 SEEDS = 100

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from torchgd.data.dataset import hubble
 from torchgd.experiments.outcome import Outcome
+from torchgd.figures import METHOD_COLOURS, panels
 from torchgd.model import LinearModel
 from torchgd.optim import StochasticGradientDescent
-from torchgd.figures import METHOD_COLOURS, panels
 from torchgd.training import train
 
 BETA = 0.1

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from torchgd.batches import Batches
 from torchgd.experiments.outcome import Outcome
+from torchgd.figures import METHOD_COLOURS, panels
 from torchgd.gradient import gradient
 from torchgd.history import History
 from torchgd.model import LinearModel
 from torchgd.optim import GradientDescent
-from torchgd.figures import METHOD_COLOURS, panels
 from torchgd.training import train
 
 SAMPLES = 2**16

@@ -17,10 +17,10 @@ from torch.optim import SGD, Optimizer
 
 from torchgd.data.dataset import course
 from torchgd.experiments.outcome import Outcome
+from torchgd.figures import METHOD_COLOURS, panels
 from torchgd.history import History
 from torchgd.model import LinearModel
 from torchgd.optim import GradientDescent
-from torchgd.figures import METHOD_COLOURS, panels
 from torchgd.training import train
 
 LR = 0.01

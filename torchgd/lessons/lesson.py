@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from torchgd import gradient as by_hand
-from torchgd.moments import float64
 from torchgd.model import LinearModel
+from torchgd.moments import float64
 from torchgd.runs.run import Config, make_optimizer
 from torchgd.training import train
 

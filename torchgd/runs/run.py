@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 
-from torchgd.epoch.distributed import ALONE, Group
-from torchgd.epoch.scan import Epoch, epoch_in_order, scan
 from torchgd.data.dataset import Dataset
 from torchgd.data.mapped import MappedVector
-from torchgd.moments import Moments
+from torchgd.epoch.distributed import ALONE, Group
+from torchgd.epoch.scan import Epoch, epoch_in_order, scan
 from torchgd.errors import InputError
+from torchgd.figures import METHOD_NAMES, cost_curve, parabola, to_png
 from torchgd.history import History
+from torchgd.interruption import stoppable
 from torchgd.model import LinearModel
+from torchgd.moments import Moments
 from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
 from torchgd.runs.checkpoint import Checkpoint
-from torchgd.figures import METHOD_NAMES, cost_curve, parabola, to_png
-from torchgd.interruption import stoppable
 from torchgd.runs.keeper import Keeper
 from torchgd.runs.resume import CHECKPOINT, GO_ON, counted_on, find_run, fingerprint, past_of, writing
 from torchgd.runs.runlog import RunLog, new_folder, write_config
