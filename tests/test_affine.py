@@ -118,7 +118,7 @@ def test_the_verdict_says_what_epoch_after_epoch_does(course_data: tuple[Tensor,
     assert answers == [
         "It converges: an epoch multiplies the error by 0.906667; it settles at 2.",
         "It diverges: an epoch multiplies the error by -1.33333; use a smaller lr.",
-        "It does not converge: an epoch multiplies the error by 1.",
+        "It converges: an epoch multiplies the error by 1 - 9.33e-30; it settles at 2.",
     ]
     assert EpochMap(0.0, 3.0).verdict == "An epoch ends at 3 wherever it began, to float64."
     assert EpochMap(0.0, math.inf).verdict == "It diverges: an epoch overflows; use a smaller lr."
@@ -183,6 +183,34 @@ def test_many_epochs_near_scale_one() -> None:
     assert EpochMap(1.0, 0.5).after(1000)(2.0) == 502
     assert EpochMap(-1.0, 1.0).after(10**9)(0.25) == 0.25
     assert EpochMap(-1.0, 1.0).after(10**9 + 1)(0.25) == 0.75
+
+
+@pytest.mark.parametrize("lr", [1e-3, 1e-12, 1e-15, 1e-17])
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_a_small_lr_loses_nothing_to_rounding(lr: float, batch_size: int) -> None:
+    """1 − the rounded scale has no digit left; the map knows it, in blocks and over 1/lr epochs too."""
+    x, y = samples(7, seed=1)
+    epoch, epochs = epoch_map(x, y, lr, batch_size), round(0.1 / lr)
+    exact, drift = Fraction(1), Fraction(0)
+    for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        step = 2 * Fraction(lr) / len(xs)
+        products = [(Fraction(a), Fraction(b)) for a, b in zip(xs.tolist(), ys.tolist(), strict=True)]
+        factor = 1 - step * sum(a * a for a, _ in products)
+        exact, drift = factor * exact, factor * drift + step * sum(a * b for a, b in products)
+    # A few roundings each, of sums of numbers of both signs in the drift.
+    assert epoch.lost == pytest.approx(float(1 - exact), rel=1e-14)
+    assert epoch.fixed_point == pytest.approx(float(drift / (1 - exact)), rel=1e-13)
+    assert prefix_maps([(x[:3], y[:3]), (x[3:], y[3:])], lr, batch_size)[-1].lost == pytest.approx(
+        epoch.lost, rel=1e-14
+    )
+    with localcontext() as context:
+        context.prec = 60
+        whole = 1 - Decimal((1 - exact).numerator) / Decimal((1 - exact).denominator)
+        left = float(whole**epochs)
+    settled = epoch.fixed_point
+    assert epoch.after(epochs)(1.0) == pytest.approx(settled + left * (1 - settled), rel=1e-12)
+    assert epoch.converges
+    assert "It converges" in epoch.verdict
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

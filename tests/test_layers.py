@@ -14,6 +14,7 @@ LAYER = {
     "guard": 1,
     "moments": 1,
     "optim": 2,
+    "epoch_maps": 2,
     "history": 2,
     "data": 2,
     "recorder": 3,

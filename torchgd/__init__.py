@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from torchgd.data.dataset import course as course
     from torchgd.data.dataset import hubble as hubble
     from torchgd.data.dataset import load as load
-    from torchgd.epoch.composition import EpochMap as EpochMap
     from torchgd.epoch.maps import epoch_map as epoch_map
+    from torchgd.epoch_maps import EpochMap as EpochMap
     from torchgd.errors import InputError as InputError
     from torchgd.history import History as History
     from torchgd.model import LinearModel as LinearModel
@@ -46,7 +46,7 @@ _MODULE_OF = {
     "compare_optimizers": "compare.comparison",
     "Finding": "compare.contract",
     "check_optimizer": "compare.contract",
-    "EpochMap": "epoch.composition",
+    "EpochMap": "epoch_maps",
     "epoch_map": "epoch.maps",
     "Certificate": "convergence.certificate",
     "auto_lr": "convergence.certificate",

@@ -19,22 +19,10 @@ from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from torchgd.convergence.intervals import converging_intervals
+from torchgd.epoch_maps import compose
 
 Intervals = tuple[tuple[float, float], ...]
 FEW = 200  # samples; with more the formula for a shuffled epoch, of n³/4 terms, gives way to a simulation
-
-
-def compose(scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Join the maps e → scale·e + shift along the last axis, the first map first, pair by pair."""
-    while scale.shape[-1] > 1:
-        if scale.shape[-1] % 2:
-            scale, shift = (
-                torch.nn.functional.pad(scale, (0, 1), value=1.0),
-                torch.nn.functional.pad(shift, (0, 1)),
-            )
-        later = scale[..., 1::2]
-        scale, shift = scale[..., 0::2] * later, shift[..., 0::2] * later + shift[..., 1::2]
-    return scale[..., 0], shift[..., 0]
 
 
 def exp(logarithm: float) -> float:

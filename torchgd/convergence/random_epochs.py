@@ -13,8 +13,9 @@ import math
 import torch
 from torch import Tensor
 
-from torchgd.convergence.epochs import Intervals, Updates, compose, exp
+from torchgd.convergence.epochs import Intervals, Updates, exp
 from torchgd.convergence.intervals import converging_intervals
+from torchgd.epoch_maps import compose
 
 ALL_ORDERS = 5  # samples: 5⁵ draws, 5! orders
 GRID, ROUNDS = 33, 12  # a round leaves 2 of 32 steps: 16⁻¹² < 2⁻⁴⁷

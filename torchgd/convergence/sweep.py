@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from torchgd.batches import Batches
-from torchgd.convergence.epochs import Updates, compose
+from torchgd.convergence.epochs import Updates
 from torchgd.convergence.methods import Epoch, epoch_of
+from torchgd.epoch_maps import compose
 from torchgd.errors import InputError
 from torchgd.gradient import cost
 from torchgd.history import History

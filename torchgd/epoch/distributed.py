@@ -22,9 +22,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from torchgd.data.dataset import Dataset
-from torchgd.epoch.composition import EpochMap
 from torchgd.epoch.maps import epoch_with_moments
 from torchgd.epoch.one_pass import room
+from torchgd.epoch_maps import EpochMap
 from torchgd.errors import InputError
 from torchgd.interruption import stoppable
 from torchgd.moments import Moments
@@ -119,11 +119,12 @@ def epoch_of_shards(
     if group.size == 1:
         return maps, own
     rows = group.gather([*astuple(maps[-1]), *astuple(own)])
-    moments = Moments.total(Moments(int(n), *sums) for _, _, _, n, *sums in rows)
+    moments = Moments.total(Moments(int(n), *sums) for _, _, _, _, n, *sums in rows)
     if batch_size >= len(data):  # one batch is all: its map comes from the sums over all ranks
         rate = 2 * lr / moments.n
-        return [EpochMap(1 - rate * moments.xx, rate * moments.xz, moments.c)], moments
-    shares = [EpochMap(*row[:3]) for row in rows]
+        lost = rate * moments.xx
+        return [EpochMap(1 - lost, rate * moments.xz, moments.c, lost)], moments
+    shares = [EpochMap(*row[:4]) for row in rows]
     return [reduce(EpochMap.then, shares)], moments
 
 

@@ -24,8 +24,8 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from torchgd.epoch.blocks import Block
-from torchgd.epoch.composition import EpochMap
 from torchgd.epoch.one_pass import OnePass
+from torchgd.epoch_maps import EpochMap
 from torchgd.moments import Moments
 
 __all__ = ["EpochMap", "epoch_map", "epoch_map_of_blocks", "epoch_with_moments", "prefix_maps"]

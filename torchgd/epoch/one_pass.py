@@ -13,7 +13,8 @@ from torch import Tensor
 from torchgd.epoch.blocks import Block, a_thousand, checked, refuse_non_finite, rough_weight
 from torchgd.epoch.compiled import BLOCK as COMPILED_BLOCK
 from torchgd.epoch.compiled import ChunkMaps, chunk_maps
-from torchgd.epoch.composition import EpochMap, Tree, number_or_inf, times
+from torchgd.epoch.composition import Tree
+from torchgd.epoch_maps import NEAR_ONE, EpochMap, number_or_inf, times
 from torchgd.errors import InputError
 from torchgd.moments import Moments
 
@@ -117,8 +118,9 @@ class OnePass:
         whole = tree.compose()
         found = [*tree.prefixes(ends[:-1]), whole] if len(ends) > 1 else [whole]
         if all(math.isfinite(scale + shift) for scale, shift in found):
-            maps = [EpochMap(scale, shift * rate, self.map.center) for scale, shift in found]
-            self._move([self.map.then(prefix) for prefix in maps])
+            lost = self._lost(x, ends) if abs(1 - whole[0]) <= NEAR_ONE else [math.nan] * len(ends)
+            maps = zip(found, lost, strict=True)
+            self._move([self.map.then(EpochMap(a, b * rate, self.map.center, part)) for (a, b), part in maps])
         else:
             refuse_non_finite(x, y, self.samples)
             self._in_order(a.tolist(), (b * rate).tolist(), ends)
@@ -136,6 +138,13 @@ class OnePass:
             torch.mv((x * x).view(-1, size), ones, out=a).mul_(-rate).add_(1)
             torch.mv((_residual(x, y, self.map.center) * x).view(-1, size), ones, out=b)
         return a, b
+
+    def _lost(self, x: Tensor, ends: list[int]) -> list[float]:
+        """1 − the scale of the updates up to each end, which a small lr does not lose to rounding."""
+        rate = 2 * self.lr / self.batch_size
+        logs = torch.log1p(-rate * x.double().square().view(-1, self.batch_size).sum(1)).cumsum(0)
+        parts: list[float] = (-torch.expm1(torch.nn.functional.pad(logs, (1, 0))[ends])).tolist()
+        return parts
 
     def _tree_for(self, leaves: int, device: torch.device) -> Tree:
         """A tree of the least height: the thread's, but on a GPU, where it is large, this pass's."""
@@ -174,7 +183,9 @@ class OnePass:
     def _close(self, samples: int, ends: list[int]) -> None:
         """Compose the update of the open batch."""
         rate = 2 * self.lr / samples
-        self._in_order([1 - rate * self.sums[0]], [rate * self.sums[1]], ends)
+        lost = rate * self.sums[0]
+        after = self.map.then(EpochMap(1 - lost, rate * self.sums[1], self.map.center, lost))
+        self._move([after if end else self.map for end in ends])
         self.sums = (0.0, 0.0)
 
     def _in_order(self, a: list[float], b: list[float], ends: list[int]) -> None:

@@ -1,0 +1,147 @@
+"""An epoch of y = w·x as one affine map w ↦ a w + b, and the composition of such maps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchgd.errors import InputError
+
+NEAR_ONE = 1 / 8  # up to this |1 − scale| the part that is lost is kept apart from the scale
+
+
+@dataclass(frozen=True)
+class EpochMap:
+    """What a run of updates does to the weight: w ↦ center + scale · (w − center) + drift.
+
+    Args:
+        scale: the product of the factors of all updates, without unit; ±inf above float64's range.
+        drift: where the centre itself ends, less the centre; in units of w.
+        center: the weight about which the map is written; in units of w.
+        lost: 1 − scale, the part of the error that is lost. At a small lr the scale is 1 to rounding, and
+            only this says what the updates do. If it is not given, it is taken from the scale.
+
+    Example:
+        >>> halve = EpochMap(0.5, 1.0)  # w ↦ w/2 + 1
+        >>> halve(4.0), halve.then(halve)(4.0), halve.after(100)(4.0), halve.fixed_point
+        (3.0, 2.5, 2.0, 2.0)
+    """
+
+    scale: float = 1.0
+    drift: float = 0.0
+    center: float = 0.0
+    lost: float = math.nan
+
+    def __post_init__(self) -> None:
+        if not abs(self.lost) <= NEAR_ONE:  # elsewhere nothing cancels in 1 − scale
+            object.__setattr__(self, "lost", 1 - self.scale)
+
+    @property
+    def shift(self) -> float:
+        """The constant of the map written as w ↦ scale · w + shift."""
+        return number_or_inf(self.drift + times(self.lost, self.center))
+
+    @property
+    def fixed_point(self) -> float:
+        """The weight that the map leaves where it is, shift / (1 − scale); NaN where scale is 1."""
+        return self.center + self.drift / self.lost if self.lost else math.nan
+
+    @property
+    def converges(self) -> bool:
+        """Whether epoch after epoch ends at the fixed point, from any weight: |scale| < 1."""
+        return self.lost > 0 and self.scale > -1 and math.isfinite(self.drift)
+
+    @property
+    def verdict(self) -> str:
+        """Whether epoch after epoch converges, in one sentence."""
+        near_one = f"{self.scale:.6g}" == "1" and self.lost
+        factor = f"1 {'+-'[self.lost > 0]} {abs(self.lost):.3g}" if near_one else f"{self.scale:.6g}"
+        grows = f"an epoch multiplies the error by {factor}"
+        if not math.isfinite(self.drift):
+            return "It diverges: an epoch overflows; use a smaller lr."
+        if self.scale == 0:  # in truth, or below float64's range: the limit is not known
+            return f"An epoch ends at {self.fixed_point:.6g} wherever it began, to float64."
+        if self.converges:
+            return f"It converges: {grows}; it settles at {self.fixed_point:.6g}."
+        if abs(self.scale) > 1:
+            return f"It diverges: {grows}; use a smaller lr."
+        return f"It does not converge: {grows}."
+
+    def __call__(self, w: float | Tensor) -> float:
+        """The weight after the updates from w; ±inf where they diverge, never NaN from a finite w."""
+        return number_or_inf(self.center + (times(self.scale, float(w) - self.center) + self.drift))
+
+    def then(self, other: EpochMap) -> EpochMap:
+        """The map of these updates followed by the other's.
+
+        scale = s₂ s₁,    drift = s₂ d₁ + d₂ (from one centre),    1 − s₂ s₁ = lost₁ + s₁ lost₂
+        """
+        # The other's drift from our centre.
+        moved = other.drift + times(other.lost, other.center - self.center)
+        drift = times(other.scale, self.drift) + moved
+        lost = self.lost + times(self.scale, other.lost)
+        return EpochMap(times(other.scale, self.scale), number_or_inf(drift), self.center, lost)
+
+    def after(self, epochs: int) -> EpochMap:
+        """The map of k epochs: scaleᵏ and drift · (1 − scaleᵏ) / (1 − scale), exact near scale 1 too.
+
+        Raises:
+            InputError: epochs is negative.
+        """
+        if epochs < 0:
+            raise InputError(
+                f"epochs must be 0 or more, not {epochs}; give the number of passes over the data"
+            )
+        if epochs <= 1:
+            return self if epochs else EpochMap(center=self.center)
+        lost = math.nan
+        try:
+            if abs(self.lost) <= NEAR_ONE:
+                logarithm = epochs * math.log1p(-self.lost)
+                scale, lost = math.exp(logarithm), -math.expm1(logarithm)
+            else:
+                scale = self.scale**epochs
+        except OverflowError:
+            scale = -math.inf if self.scale < 0 and epochs % 2 else math.inf
+        gone = 1 - scale if math.isnan(lost) else lost
+        drift = times(number_or_inf(gone / self.lost) if self.lost else epochs, self.drift)
+        return EpochMap(scale, drift, self.center, lost)
+
+
+def times(scale: float, value: float) -> float:
+    """The product, but inf · 0 is 0 (what is at the centre stays) and 0 · inf is inf (it has diverged)."""
+    return number_or_inf(scale * value) if value else 0.0
+
+
+def number_or_inf(value: float) -> float:
+    """inf − inf comes only from weights beyond the range of float64: the loop has diverged."""
+    return math.inf if math.isnan(value) else value
+
+
+def compose(scale: Tensor, *shifts: Tensor) -> tuple[Tensor, ...]:
+    """Join the maps e ↦ scale·e + shift along the last axis, the first map first, pair by pair.
+
+    Args:
+        scale: the factors, shape (…, m).
+        shifts: one shift for each factor, shape (…, m); several kinds of shift if they have the same factors.
+            With 1 − scale as a shift the joined shift is 1 − the joined scale, in which nothing cancels.
+
+    Returns:
+        The joined scale and each joined shift, shape (…).
+
+    Example:
+        >>> scale, shift = compose(torch.tensor([0.5, 4.0]), torch.tensor([1.0, 3.0]))  # 4 (w/2 + 1) + 3
+        >>> scale.item(), shift.item()
+        (2.0, 7.0)
+    """
+    while scale.shape[-1] > 1:
+        if scale.shape[-1] % 2:
+            scale = torch.nn.functional.pad(scale, (0, 1), value=1.0)
+            shifts = tuple(torch.nn.functional.pad(shift, (0, 1)) for shift in shifts)
+        later = scale[..., 1::2]
+        shifts = tuple(torch.addcmul(shift[..., 1::2], shift[..., 0::2], later) for shift in shifts)
+        scale = scale[..., 0::2] * later
+    return scale[..., 0], *(shift[..., 0] for shift in shifts)
