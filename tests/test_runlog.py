@@ -20,7 +20,7 @@ from torchgd import (
     StochasticGradientDescent,
     train,
 )
-from torchgd.runs.runlog import MOST_POINTS, RunLog, history_csv, new_folder
+from torchgd.runs.runlog import MOST_POINTS, RunLog, new_folder
 
 
 def trained(
@@ -185,7 +185,7 @@ def test_an_exception_leaves_what_was_written(course_data: tuple[Tensor, Tensor]
     log = events(tmp_path)
     assert len(log.Scalars("epoch/cost")) == 21
     assert metadata.SESSION_END_INFO_TAG not in log.summary_metadata  # it has not ended
-    assert (tmp_path / "history.csv").read_text() == history_csv(history)
+    assert (tmp_path / "history.csv").read_text() == history.to_csv()
 
 
 def test_a_reader_sees_each_part_at_once(course_data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_history_csv_is_the_history(
     model = LinearModel(1.0, dtype=torch.float64)
     optimizer = MiniBatchGradientDescent(model.parameters(), batch_size=batch_size)
     history = train(model, *noisy_data, optimizer, 5, max_points=max_points)
-    rows = list(csv.DictReader(history_csv(history).splitlines()))
+    rows = list(csv.DictReader(history.to_csv().splitlines()))
     assert [int(row["update"]) for row in rows] == sorted(
         {*history.update.tolist(), *history.end_update.tolist()}
     )

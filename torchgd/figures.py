@@ -6,17 +6,15 @@ Axes are labelled and lines are thick enough to be projected; a method has the s
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from torchgd.history import History
+from torchgd.history import HIGHEST, History
 from torchgd.moments import Moments
 
-HIGHEST = 1e150  # matplotlib's logarithmic axes overflow near the end of float64
 METHOD_COLOURS = {
     "gd": "#0072B2",
     "sgd": "#D55E00",
@@ -73,13 +71,8 @@ def cost_curve(histories: Mapping[str, History], *, title: str = "") -> Figure:
     figure, (axes,) = panels(title)
     for method, history in histories.items():
         label, colour = METHOD_NAMES.get(method, method), METHOD_COLOURS.get(method)
-        cost = history.cost.double()
-        label += f", as far as {HIGHEST:g}" if (cost > HIGHEST).any() else ""
-        cost = cost.masked_fill(cost > HIGHEST, math.nan)
-        axes.plot(history.epoch, cost, color=colour, label=label, linewidth=2.5)
-    if any((history.cost > 0).any() for history in histories.values()):
-        axes.set_yscale("log", nonpositive="clip")
-    axes.set_xlabel("epoch")
+        label += f", as far as {HIGHEST:g}" if (history.cost > HIGHEST).any() else ""
+        history.plot(axes, color=colour, label=label, linewidth=2.5)
     axes.set_ylabel("cost after the epoch: mean of (w·x − y)²")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints, overload
 
 import torch
 from torch import Tensor
 
+from torchgd.batches import Batches
+
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # how near is "converged", relative to the weight
+MOST_ROWS = 10_000  # of epochs: beyond it every second one goes
+BLOCK = 1 << 16  # rows of the CSV made at once
+HIGHEST = 1e150  # matplotlib's logarithmic axes overflow near the end of float64
+
+Row = Mapping[str, "Tensor | float"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of History.
+
+    Attributes:
+        axis: what a row is: "epoch" or "update".
+        csv: its column in history.csv, where both axes may share one.
+        tag: its curve in TensorBoard; none if empty.
+        whole: whether its numbers are whole ones, int64.
+    """
+
+    axis: str
+    csv: str
+    tag: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True)
 class History:
     """The record of a run. E epochs were done and U updates recorded; all tensors are on the CPU.
+
+    Of more than 10,000 epochs every 2nd, 4th, 8th … and the last one are kept, so that there are 10,000 rows
+    at most; below, E + 1 is the number of rows.
 
     Per epoch, row 0 being the start, so that row e is *before* epoch e and row e + 1 *after* it:
 
@@ -30,10 +62,10 @@ class History:
         update: its number, from 1, shape (U,).
         samples_seen: samples that the run had seen when it was done, shape (U,).
         update_weight: the weight after it; as ``weight``, shape (U,) or (U, P).
-        gradient: what it descended; for several parameters its norm; shape (U,).
         loss_before: the batch's loss before it, which lecture 4 prints; shape (U,).
         loss_after: the batch's loss after it, which lecture 3 prints; shape (U,); NaN for a module
             other than LinearModel, whose forward may have effects.
+        gradient: what it descended; for several parameters its norm; shape (U,).
         status: "finished", "converged" or "diverged".
         reason: one sentence why.
 
@@ -47,31 +79,197 @@ class History:
         (7.315943039999998, 4.919240100095999, 2.5507170889386663)
     """
 
-    epoch: Tensor
-    end_update: Tensor
-    end_samples: Tensor
-    weight: Tensor
-    cost: Tensor
-    update: Tensor
-    samples_seen: Tensor
-    update_weight: Tensor
-    gradient: Tensor
-    loss_before: Tensor
-    loss_after: Tensor
+    epoch: Annotated[Tensor, Column("epoch", "epoch", whole=True)]
+    end_update: Annotated[Tensor, Column("epoch", "update", whole=True)]
+    end_samples: Annotated[Tensor, Column("epoch", "samples_seen", whole=True)]
+    weight: Annotated[Tensor, Column("epoch", "weight", "epoch/weight")]
+    cost: Annotated[Tensor, Column("epoch", "cost", "epoch/cost")]
+    update: Annotated[Tensor, Column("update", "update", whole=True)]
+    samples_seen: Annotated[Tensor, Column("update", "samples_seen", whole=True)]
+    update_weight: Annotated[Tensor, Column("update", "weight", "update/weight")]
+    loss_before: Annotated[Tensor, Column("update", "loss_before", "update/loss")]
+    loss_after: Annotated[Tensor, Column("update", "loss_after")]
+    gradient: Annotated[Tensor, Column("update", "gradient", "update/gradient")]
     status: str = "finished"
     reason: str = ""
 
-    def __repr__(self) -> str:
-        """One line: the tensors would fill the screen."""
-        updates = int(self.end_update[-1]) if len(self.end_update) else 0
-        return f"<History: {updates} updates, {len(self.update)} recorded; {self.status}: {self.reason}>"
+    @staticmethod
+    def of(
+        batches: Batches,
+        weight: Tensor,
+        ends: Sequence[Row] = (),
+        points: Sequence[Row] = (),
+        status: str = "finished",
+        reason: str = "",
+    ) -> History:
+        """The history of rows, in which the numbers stand by the names of their columns.
+
+        Args:
+            batches: of an epoch; the updates and samples of the ends of epochs are counted by it.
+            weight: one, for its shape and dtype.
+            ends: of each end of an epoch its epoch, weight and cost.
+            points: of each recorded update its update, update_weight, loss_before, loss_after and gradient.
+
+        Example:
+            >>> start = {"epoch": 0, "weight": 1.0, "cost": 4.5}
+            >>> History.of(Batches(3, 1), torch.tensor(1.0), [start, start | {"epoch": 1}]).end_samples
+            tensor([0, 3])
+        """
+        per_epoch = [
+            {**row, "end_update": row["epoch"] * len(batches), "end_samples": row["epoch"] * batches.n}
+            for row in ends
+        ]
+        per_update = [{**row, "samples_seen": batches.samples_after(int(row["update"]))} for row in points]
+        tensors = {}
+        for name, column in COLUMNS.items():
+            values = [row[name] for row in (per_epoch if column.axis == "epoch" else per_update)]
+            shape = weight.shape if column.csv == "weight" else ()
+            tensors[name] = _stacked(values, torch.int64 if column.whole else weight.dtype, shape)
+        return History(**tensors, status=status, reason=reason)
 
     @staticmethod
     def join(parts: Sequence[History]) -> History:
         """One history of consecutive parts; the outcome is the last one's."""
-        tensors = [field.name for field in fields(History) if field.name not in {"status", "reason"}]
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in COLUMNS}
+        epoch = joined["epoch"]
+        if len(epoch) and (step := spacing(int(epoch[-1]))) > 1:
+            kept = epoch % step == 0
+            kept[-1] = True
+            joined |= {name: joined[name][kept] for name, column in COLUMNS.items() if column.axis == "epoch"}
         return History(**joined, status=parts[-1].status, reason=parts[-1].reason)
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}" if self.reason else self.status
+
+    def __repr__(self) -> str:
+        """One line: the tensors would fill the screen."""
+        updates = int(self.end_update[-1]) if len(self.end_update) else 0
+        return f"<History: {updates} updates, {len(self.update)} recorded; {self}>"
+
+    def _repr_html_(self) -> str:
+        """The outcome and up to 11 epochs, evenly spaced, for a notebook."""
+        shown = torch.linspace(0, len(self.epoch) - 1, min(len(self.epoch), 11)).round().long()
+        rows = {"epoch": shown, "update": shown[:0]}
+        part = replace(self, **{name: getattr(self, name)[rows[c.axis]] for name, c in COLUMNS.items()})
+        table = {
+            name: cells for name, cells in part.table().items() if any(cell is not None for cell in cells)
+        }
+        head = "".join(f"<th>{name}</th>" for name in table)
+        lines = (
+            "".join(f"<td>{cell:.10g}</td>" for cell in row) for row in zip(*table.values(), strict=True)
+        )
+        body = "".join(f"<tr>{row}</tr>" for row in lines)
+        return f"<p>{html.escape(str(self))}</p><table><tr>{head}</tr>{body}</table>"
+
+    def table(self, start: int = 0, stop: int | None = None) -> dict[str, list[Any]]:
+        """The columns of history.csv: a row for the start, each recorded update and each end of an epoch.
+
+        Args:
+            start, stop: which rows; all if not given.
+
+        Returns:
+            epoch (at the start and the ends of epochs), update, samples_seen, weight (weight_0, weight_1, …
+            of several), cost (where epoch stands), loss_before, loss_after and gradient (at recorded
+            updates); None where a row has no number.
+        """
+        numbers = torch.cat([self.end_update, self.update]).unique()[start:stop]
+        table: dict[str, list[Any]] = {}
+        for attribute, column in COLUMNS.items():
+            at = self.end_update if column.axis == "epoch" else self.update
+            inside = (at >= numbers[0]) & (at <= numbers[-1]) if len(numbers) else at > at
+            rows = torch.searchsorted(numbers, at[inside]).tolist()
+            for name, values in _curves(column.csv, getattr(self, attribute)[inside]).items():
+                cells = table.setdefault(name, [None] * len(numbers))
+                for row, value in zip(rows, values.tolist(), strict=True):
+                    cells[row] = value
+        return table
+
+    @overload
+    def to_csv(self) -> str: ...
+    @overload
+    def to_csv(self, path: Path | str) -> None: ...
+    def to_csv(self, path: Path | str | None = None) -> str | None:
+        """The :meth:`table` as CSV, a cell without a number empty; returned, or written to a file.
+
+        Example:
+            >>> start = {"epoch": 0, "weight": 1.0, "cost": 4.5}
+            >>> History.of(Batches(3, 1), torch.tensor(1.0), [start]).to_csv().splitlines()[1]
+            '0,0,0,1.0,4.5,,,'
+        """
+        text = io.StringIO()
+        rows = len(torch.cat([self.end_update, self.update]).unique())
+        for start in range(0, max(rows, 1), BLOCK):
+            table = self.table(start, start + BLOCK)
+            if start == 0:
+                text.write(",".join(table) + "\n")
+            for row in zip(*table.values(), strict=True):
+                text.write(",".join(["" if cell is None else repr(cell) for cell in row]) + "\n")
+        if path is None:
+            return text.getvalue()
+        Path(path).write_text(text.getvalue(), encoding="utf-8")
+        return None
+
+    def to_pandas(self) -> Any:
+        """The :meth:`table` as a pandas DataFrame; for ``pip install pandas``."""
+        import pandas  # type: ignore[import-untyped,unused-ignore]
+
+        return pandas.DataFrame(self.table()).convert_dtypes(convert_integer=True)
+
+    def plot(self, axes: Any = None, **style: Any) -> Any:
+        """Draw the cost against the epoch on a logarithmic axis.
+
+        Args:
+            axes: matplotlib's to draw into; new ones if not given.
+            style: of the line, as for ``axes.plot``.
+
+        Returns:
+            The axes; ``axes.figure`` is the picture, which a notebook shows.
+        """
+        if axes is None:
+            from matplotlib.figure import Figure
+
+            axes = Figure(layout="constrained").add_subplot()
+        cost = self.cost.double()
+        axes.plot(self.epoch, cost.masked_fill(cost > HIGHEST, math.nan), **style)
+        if (cost > 0).any():
+            axes.set_yscale("log", nonpositive="clip")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("cost after the epoch")
+        return axes
+
+
+COLUMNS: dict[str, Column] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(History, include_extras=True).items()
+    if hasattr(hint, "__metadata__")
+}
+
+
+def spacing(epochs: int) -> int:
+    """Of how many epochs one is kept in a history of so many: 1, 2, 4, 8, …
+
+    Example:
+        >>> spacing(9999), spacing(10_000), spacing(10**6)
+        (1, 2, 128)
+    """
+    step = 1
+    while -(-epochs // step) >= MOST_ROWS:
+        step *= 2
+    return step
+
+
+def _stacked(values: list[Any], dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    """The numbers of several rows on the CPU, those of a device in one transfer."""
+    if values and isinstance(values[0], Tensor):
+        return torch.stack(values).cpu()
+    return torch.tensor(values, dtype=dtype, device="cpu").reshape(len(values), *shape)
+
+
+def _curves(name: str, values: Tensor) -> dict[str, Tensor]:
+    """One curve of numbers, or of rows of numbers one each: ``weight_0``, ``weight_1``, …"""
+    if values.dim() == 1:
+        return {name: values}
+    return {f"{name}_{i}": column for i, column in enumerate(values.unbind(1))}
 
 
 def judge(history: History, *, random_order: bool, affine: bool = True) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -48,10 +49,8 @@ class Recorder:
         self._one_weight = isinstance(model, LinearModel)
         self._small = sum(p.numel() for p in self._params) <= MOST_WEIGHTS
         self._batches, self._stride, self.updates = batches, stride, updates
-        self._ends: list[tuple[int, int, Tensor, Tensor]] = []  # update, epoch, weight, cost
-        self._points: list[
-            tuple[int, Tensor, Tensor, Tensor, Tensor]
-        ] = []  # update and the columns of History
+        self._ends: list[dict[str, Any]] = []  # rows of History
+        self._points: list[dict[str, Any]] = []
         self._watched: list[Tensor] = []  # since the last look: the weight, or else the loss, of every update
         self._last_finite = self._copy()
 
@@ -72,14 +71,22 @@ class Recorder:
             before = loss
         if recorded and before is not None:
             after = self._loss(x, y) if self._one_weight else torch.full_like(before, torch.nan)
-            self._points.append((self.updates, self._weight(), self._gradient(), before, after))
+            self._points.append(
+                {
+                    "update": self.updates,
+                    "update_weight": self._weight(),
+                    "loss_before": before,
+                    "loss_after": after,
+                    "gradient": self._gradient(),
+                }
+            )
 
     def end_epoch(self, epoch: int) -> Tensor:
         """Take down the weight and the cost over all data after this many epochs; returns the cost."""
         cost = self._loss(self._x, self._y)
         if cost.dim():
             raise InputError(f"the loss has shape {tuple(cost.shape)}; return one number, e.g. its mean")
-        self._ends.append((self.updates, epoch, self._weight(), cost))
+        self._ends.append({"epoch": epoch, "weight": self._weight(), "cost": cost})
         return cost
 
     def look(self) -> str | None:
@@ -92,11 +99,11 @@ class Recorder:
         kind = "weight" if self._one_weight else "loss"
         found = [(since + 1 + i, kind) for i in _not_finite(self._watched)[:1]]
         ends = self._ends[-recent:]
-        found += [(ends[i][0], "cost") for i in _not_finite([cost for *_, cost in ends])[:1]]
+        found += [(self._update_of(ends[i]), "cost") for i in _not_finite([end["cost"] for end in ends])[:1]]
         if self._one_weight:  # its loss overflows before the weight does
-            points = [point for point in self._points[-recent:] if point[0] > since]
-            for losses in ([before for *_, before, _ in points], [after for *_, after in points]):
-                found += [(points[i][0], "loss") for i in _not_finite(losses)[:1]]
+            points = [point for point in self._points[-recent:] if point["update"] > since]
+            for loss in ("loss_before", "loss_after"):
+                found += [(points[i]["update"], "loss") for i in _not_finite([p[loss] for p in points])[:1]]
         if isinstance(self._model, DistributedDataParallel):  # where one process stops, all do
             earliest = torch.tensor(min(found, default=(_NEVER, ""))[0], device=self._x.device)
             dist.all_reduce(earliest, dist.ReduceOp.MIN)
@@ -111,31 +118,18 @@ class Recorder:
         with torch.no_grad():
             for p, value in zip(self._state, self._last_finite, strict=True):
                 p.copy_(value)
-        self._points = [point for point in self._points if point[0] < first]
-        self._ends = [end for end in self._ends if end[0] < first]
+        self._points = [point for point in self._points if point["update"] < first]
+        self._ends = [end for end in self._ends if self._update_of(end) < first]
         return f"the {what} is not finite {'at' if what == 'loss' else 'after'} update {first}"
 
     def part(self, status: str = "finished", reason: str = "") -> History:
         """What was taken down since the last part."""
-        columns = list(zip(*self._points, strict=True)) or [()] * 5
-        updates, *measured = columns
-        ends = self._ends
-        self._points, self._ends = [], []
-        return History(
-            epoch=_whole_numbers(end[1] for end in ends),
-            end_update=_whole_numbers(end[0] for end in ends),
-            end_samples=_whole_numbers(end[1] * self._batches.n for end in ends),
-            weight=self._stack([end[2] for end in ends], self._weight()),
-            cost=self._stack([end[3] for end in ends]),
-            update=_whole_numbers(updates),
-            samples_seen=_whole_numbers(map(self._batches.samples_after, updates)),
-            update_weight=self._stack(measured[0], self._weight()),
-            gradient=self._stack(measured[1]),
-            loss_before=self._stack(measured[2]),
-            loss_after=self._stack(measured[3]),
-            status=status,
-            reason=reason,
-        )
+        ends, points = self._ends, self._points
+        self._ends, self._points = [], []
+        return History.of(self._batches, self._weight(), ends, points, status, reason)
+
+    def _update_of(self, end: dict[str, Any]) -> int:
+        return int(end["epoch"]) * len(self._batches)
 
     def _copy(self) -> list[Tensor]:
         return [tensor.detach().clone() for tensor in self._state]
@@ -171,17 +165,6 @@ class Recorder:
         finally:
             for module in training:
                 module.training = True
-
-    def _stack(self, values: list[Tensor] | tuple[Tensor, ...], like: Tensor | None = None) -> Tensor:
-        """The numbers of several rows on the CPU, in one transfer."""
-        if values:
-            return torch.stack(list(values)).cpu()
-        dtype = self._params[0].dtype
-        return torch.empty((0, *(like.shape if like is not None else ())), dtype=dtype, device="cpu")
-
-
-def _whole_numbers(values: Iterable[int]) -> Tensor:
-    return torch.tensor(list(values), dtype=torch.int64, device="cpu")
 
 
 def _not_finite(values: list[Tensor]) -> list[int]:

@@ -52,22 +52,11 @@ class Sweep:
         """The run of one learning rate by its ends of epochs, as far as it is finite."""
         weight, costs = self.weight[:, index], self.cost[:, index]
         finite = int((weight.isfinite() & costs.isfinite()).sum())
-        epoch, n = torch.arange(finite), len(self.epoch.updates.squares)
-        none = weight[:0]
-        return History(
-            epoch=epoch,
-            end_update=epoch * math.ceil(n / self.epoch.updates.batch_size),
-            end_samples=epoch * n,
-            weight=weight[:finite],
-            cost=costs[:finite],
-            update=epoch[:0],
-            samples_seen=epoch[:0],
-            update_weight=none,
-            gradient=none,
-            loss_before=none,
-            loss_after=none,
-            status="finished" if finite == len(weight) else "diverged",
-        )
+        columns = zip(weight[:finite].tolist(), costs[:finite].tolist(), strict=True)
+        ends = [{"epoch": epoch, "weight": w, "cost": c} for epoch, (w, c) in enumerate(columns)]
+        batches = Batches(len(self.epoch.updates.squares), self.epoch.updates.batch_size)
+        status = "finished" if finite == len(weight) else "diverged"
+        return History.of(batches, weight[0], ends, status=status)
 
 
 def sweep_lr(

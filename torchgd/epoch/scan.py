@@ -53,8 +53,8 @@ class Epoch:
         """Whether :meth:`point` knows the update."""
         return {update - 1, update} <= self._maps.keys()
 
-    def point(self, update: int, w: float) -> tuple[float, float, float, float]:
-        """Of an update, in an epoch from w: the weight after it, its gradient, the loss before and after."""
+    def point(self, update: int, w: float) -> dict[str, float]:
+        """The row of an update, in an epoch from w."""
         before, after = self._maps[update - 1](w), self._maps[update](w)
         moments = self.moments
         if len(self._batches) > 1:
@@ -63,7 +63,12 @@ class Epoch:
                 blocks = self._data.blocks(start=(update - 1) * size, stop=update * size)
                 self._of_batch[update] = Moments.of(blocks)
             moments = self._of_batch[update]
-        return after, moments.gradient(before), moments.cost(before), moments.cost(after)
+        return {
+            "update_weight": after,
+            "loss_before": moments.cost(before),
+            "loss_after": moments.cost(after),
+            "gradient": moments.gradient(before),
+        }
 
 
 def epoch_in_order(
@@ -152,16 +157,16 @@ def scan(
             read = epoch_in_order(data, optimizer, epochs)
         moments = whole or read.moments
         if past is None and epoch == 0:
-            ends.append((0, w, moments.cost(w)))
-        points += [(epoch * per_epoch + i, *read.point(i, w)) for i in updates if i in read]
+            ends.append({"epoch": 0, "weight": w, "cost": moments.cost(w)})
+        points += [{"update": epoch * per_epoch + i, **read.point(i, w)} for i in updates if i in read]
         before, w = w, torch.tensor(read.whole(w), dtype=model.weight.dtype).item()
-        ends.append((epoch + 1, w, moments.cost(w)))
+        ends.append({"epoch": epoch + 1, "weight": w, "cost": moments.cost(w)})
         diverged = not _fits(ends[-1], model.weight.dtype)
         if diverged or epoch + 1 == epochs or time.monotonic() - reported > SECONDS_A_REPORT:
             reported = time.monotonic()
             ends = [end for end in ends if _fits(end, model.weight.dtype)]
             points = [point for point in points if _fits(point, model.weight.dtype)]
-            part = _history(points, ends, batches, model.weight.dtype)
+            part = History.of(batches, model.weight.detach(), ends, points)
             if diverged:
                 reason = f"the weight or its cost is not finite after epoch {epoch + 1}"
                 part = replace(part, status="diverged", reason=reason)
@@ -189,35 +194,11 @@ def _affine(optimizer: Optimizer) -> GradientDescent:
     return optimizer
 
 
-def _fits(row: tuple[float, ...], dtype: torch.dtype) -> bool:
-    """Whether the row's numbers after its first, which counts, are finite in the dtype."""
-    return all(abs(number) <= torch.finfo(dtype).max for number in row[1:])
+def _fits(row: dict[str, float], dtype: torch.dtype) -> bool:
+    """Whether the row's numbers are finite in the dtype."""
+    return all(abs(number) <= torch.finfo(dtype).max for number in row.values() if isinstance(number, float))
 
 
 def _stride(epochs: int, batches: Batches) -> int:
     """Of how many updates one is recorded."""
     return math.ceil(epochs * len(batches) / MOST_POINTS)
-
-
-def _history(
-    points: list[tuple[int, float, float, float, float]],
-    ends: list[tuple[int, float, float]],
-    batches: Batches,
-    dtype: torch.dtype,
-) -> History:
-    """The rows as tensors."""
-    updates, weights, gradients, before, after = zip(*points, strict=True) if points else ((),) * 5
-    epochs, end_weights, costs = zip(*ends, strict=True) if ends else ((),) * 3
-    return History(
-        epoch=torch.tensor(epochs, dtype=torch.int64),
-        end_update=torch.tensor(epochs, dtype=torch.int64) * len(batches),
-        end_samples=torch.tensor(epochs, dtype=torch.int64) * batches.n,
-        weight=torch.tensor(end_weights, dtype=dtype),
-        cost=torch.tensor(costs, dtype=dtype),
-        update=torch.tensor(updates, dtype=torch.int64),
-        samples_seen=torch.tensor([batches.samples_after(update) for update in updates], dtype=torch.int64),
-        update_weight=torch.tensor(weights, dtype=dtype),
-        gradient=torch.tensor(gradients, dtype=dtype),
-        loss_before=torch.tensor(before, dtype=dtype),
-        loss_after=torch.tensor(after, dtype=dtype),
-    )

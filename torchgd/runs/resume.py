@@ -21,7 +21,7 @@ from torch import Tensor
 from torchgd.batches import Batches
 from torchgd.data.dataset import Dataset
 from torchgd.errors import InputError
-from torchgd.history import History
+from torchgd.history import COLUMNS, History
 from torchgd.runs import checkpoint
 from torchgd.runs.checkpoint import Checkpoint
 from torchgd.runs.runlog import check_name
@@ -141,11 +141,13 @@ def _at_epoch_end(kept: Checkpoint) -> Checkpoint:
     """The checkpoint as it was at the end of the last whole epoch; the order of the samples begins anew."""
     history = kept.history
     whole = history.update <= history.end_update[-1]
-    recorded = ("update", "samples_seen", "update_weight", "gradient", "loss_before", "loss_after")
     return replace(
         kept,
         model={"weight": history.weight[-1]},
-        history=replace(history, **{name: getattr(history, name)[whole] for name in recorded}),
+        history=replace(
+            history,
+            **{name: getattr(history, name)[whole] for name, c in COLUMNS.items() if c.axis == "update"},
+        ),
         place=Place(int(history.epoch[-1])),
     )
 

@@ -9,10 +9,9 @@ hyperparameters stand in the same event file: a run is one row in the HPARAMS ta
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from torchgd.errors import InputError
-from torchgd.history import History
+from torchgd.history import COLUMNS, History
 from torchgd.runs.atomic import write_whole
 from torchgd.runs.eventfile import EventFile
 
@@ -140,16 +139,14 @@ class RunLog:
     def write(self, part: History) -> None:
         """Write what is new in the history, and flush it."""
         self._parts.append(part)
-        for i in self._thinned("epoch", part.epoch):
-            values = {"epoch/cost": part.cost[i], **_named("epoch/weight", part.weight[i])}
-            self._events.add(int(part.epoch[i]), _scalars(values))
-        for i in self._thinned("update", part.update):
-            values = {
-                "update/loss": part.loss_before[i],
-                "update/gradient": part.gradient[i],
-                **_named("update/weight", part.update_weight[i]),
-            }
-            self._events.add(int(part.samples_seen[i]), _scalars(values))
+        for axis, numbers, steps in (
+            ("epoch", part.epoch, part.epoch),
+            ("update", part.update, part.samples_seen),
+        ):
+            curves = {c.tag: getattr(part, name) for name, c in COLUMNS.items() if c.axis == axis and c.tag}
+            for i in self._thinned(axis, numbers):
+                values = [_named(tag, column[i]) for tag, column in curves.items()]
+                self._events.add(int(steps[i]), _scalars(dict(ChainMap(*values))))
         self._events.flush()
 
     @property
@@ -179,7 +176,7 @@ class RunLog:
         yield from fresh.nonzero().reshape(-1).tolist()
 
     def _write_history(self, history: History) -> None:
-        write_text(self.folder / "history.csv", history_csv(history))
+        write_text(self.folder / "history.csv", history.to_csv())
 
 
 def write_runs(
@@ -218,47 +215,6 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     write_text(
         folder / "config.json", json.dumps({"schema": SCHEMA, **config}, indent=2, ensure_ascii=False) + "\n"
     )
-
-
-def history_csv(history: History) -> str:
-    """The history as CSV: a row for the start, for each recorded update and for each end of an epoch.
-
-    Columns: epoch (at the start and the ends of epochs), update, samples_seen, weight, cost (where epoch
-    stands), loss_before, loss_after and gradient (at recorded updates); a cell without a value is empty.
-    """
-    width = history.weight.shape[1:].numel()
-    weights = ["weight"] if history.weight.dim() == 1 else [f"weight_{i}" for i in range(width)]
-    rows: dict[int, dict[str, object]] = {}
-    measured = [history.loss_before, history.loss_after, history.gradient]
-    columns = [
-        history.update,
-        history.samples_seen,
-        history.update_weight.reshape(len(history.update), width),
-        *measured,
-    ]
-    for update, samples, weight, before, after, gradient in _rows(columns):
-        rows[update] = {"update": update, "samples_seen": samples, **dict(zip(weights, weight, strict=True))}
-        rows[update] |= {"loss_before": before, "loss_after": after, "gradient": gradient}
-    columns = [
-        history.epoch,
-        history.end_update,
-        history.end_samples,
-        history.weight.reshape(len(history.epoch), width),
-    ]
-    for epoch, update, samples, weight, cost in _rows([*columns, history.cost]):
-        row = rows.setdefault(update, {"update": update, "samples_seen": samples})
-        row |= {"epoch": epoch, "cost": cost, **dict(zip(weights, weight, strict=True))}
-    text = io.StringIO()
-    names = ["epoch", "update", "samples_seen", *weights, "cost", "loss_before", "loss_after", "gradient"]
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows[update] for update in sorted(rows))
-    return text.getvalue()
-
-
-def _rows(columns: Sequence[Tensor]) -> Iterator[tuple[Any, ...]]:
-    """The columns' numbers side by side, row by row."""
-    return zip(*(column.tolist() for column in columns), strict=True)
 
 
 def _scalars(values: Mapping[str, Tensor]) -> Summary:
