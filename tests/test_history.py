@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchgd import GradientDescent, History, LinearModel, StochasticGradientDescent, train
-from torchgd.history import judge
+from torchgd.batches import Batches
+from torchgd.history import COLUMNS, MOST_ROWS, judge, spacing
 
 
 def history(weights: list[float], dtype: torch.dtype = torch.float64, gradient: float = 1.0) -> History:
@@ -135,3 +137,79 @@ def test_join_puts_parts_one_after_another() -> None:
         for name in names + points:
             assert torch.equal(getattr(joined, name), getattr(whole, name)), name
         assert joined.reason == parts[-1].reason
+
+
+def test_the_number_of_rows_is_bounded_whatever_the_parts() -> None:
+    """Evenly spaced, with the first epoch and the last; the parts decide nothing."""
+    batches, weight = Batches(3, 1), torch.tensor(0.0).double()
+    for epochs in (9_998, 9_999, 10_000, 25_001):
+        ends = [{"epoch": epoch, "weight": 1.0 / (epoch + 1), "cost": 1.0} for epoch in range(epochs + 1)]
+        whole = History.join([History.of(batches, weight, ends)])
+        step = spacing(epochs)
+        assert whole.epoch.tolist() == [*range(0, epochs, step), epochs]
+        assert MOST_ROWS / 2 <= len(whole.epoch) <= MOST_ROWS
+        assert torch.equal(whole.weight, 1 / (whole.epoch + 1).double())
+        parts = None
+        for start in range(0, epochs + 1, 4_321):
+            part = History.of(batches, weight, ends[start : start + 4_321])
+            parts = History.join([parts, part]) if parts else part
+        assert parts is not None
+        assert torch.equal(parts.end_update, whole.end_update)
+
+
+@pytest.mark.parametrize("parameters", [1, 2])
+def test_a_table_of_all_rows(parameters: int) -> None:
+    model = torch.nn.Linear(parameters, 1, bias=False).double()
+    x = torch.ones(3, parameters).double()
+    optimizer = StochasticGradientDescent(model.parameters(), lr=0.1)
+    record = train(model, x, x.sum(1, keepdim=True), optimizer, 2, max_points=3)
+    table = record.table()
+    weights = ["weight"] if parameters == 1 else ["weight_0", "weight_1"]
+    assert list(table)[:-4] == ["epoch", "update", "samples_seen", *weights]
+    assert list(table)[-4:] == ["cost", "loss_before", "loss_after", "gradient"]
+    assert table["epoch"] == [0, None, 1, None, 2]
+    assert table["update"] == table["samples_seen"] == [0, 2, 3, 4, 6]
+    assert [value is None for value in table["gradient"]] == [True, False, True, False, False]
+    lines = record.to_csv().splitlines()
+    assert lines[0].split(",") == list(table)
+    assert [line.split(",")[1] for line in lines[1:]] == ["0", "2", "3", "4", "6"]
+
+
+def test_csv_and_pandas_have_the_same_numbers(course_data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    model = LinearModel(1.0, dtype=torch.float64)
+    record = train(model, *course_data, StochasticGradientDescent(model.parameters()), 3)
+    record.to_csv(tmp_path / "history.csv")
+    read = pandas.read_csv(tmp_path / "history.csv")
+    frame = record.to_pandas()
+    assert list(read.columns) == list(frame.columns)
+    # what read_csv makes of the last digit is its own
+    assert ((read.fillna(-1) - frame.fillna(-1)).abs() <= 1e-15).all(axis=None)
+    assert record.weight.tolist() == frame["weight"][frame["epoch"].notna()].tolist()
+
+
+def test_a_notebook_shows_a_few_epochs(course_data: tuple[Tensor, Tensor]) -> None:
+    model = LinearModel(1.0, dtype=torch.float64)
+    record = train(model, *course_data, GradientDescent(model.parameters()), 100)
+    page = record._repr_html_()
+    assert str(record) in page
+    assert page.count("<tr>") == 1 + 11
+    assert "<td>100</td><td>100</td><td>300</td><td>1.99994444</td>" in page.replace(
+        "1.999944440", "1.99994444"
+    )
+
+
+def test_plot_draws_the_cost(course_data: tuple[Tensor, Tensor]) -> None:
+    model = LinearModel(1.0, dtype=torch.float64)
+    record = train(model, *course_data, GradientDescent(model.parameters()), 20)
+    axes = record.plot(label="gd")
+    (line,) = axes.get_lines()
+    assert line.get_ydata().tolist() == record.cost.tolist()
+    assert (axes.get_yscale(), axes.get_xlabel(), line.get_label()) == ("log", "epoch", "gd")
+    assert record.plot(axes) is axes
+    assert len(axes.get_lines()) == 2
+
+
+def test_every_column_is_declared_where_history_is() -> None:
+    record = history([1.0, 1.5])
+    assert [name for name, value in vars(record).items() if isinstance(value, Tensor)] == list(COLUMNS)

@@ -11,6 +11,7 @@ LAYER = {
     "model": 1,
     "gradient": 1,
     "batches": 1,
+    "table": 1,
     "guard": 1,
     "moments": 1,
     "optim": 2,

@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import html
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, get_type_hints, overload
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from torchgd.batches import Batches
+from torchgd.table import Column, Table, columns_of
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # how near is "converged", relative to the weight
 MOST_ROWS = 10_000  # of epochs: beyond it every second one goes
-BLOCK = 1 << 16  # rows of the CSV made at once
 HIGHEST = 1e150  # matplotlib's logarithmic axes overflow near the end of float64
 
 Row = Mapping[str, "Tensor | float"]
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of History.
-
-    Attributes:
-        axis: what a row is: "epoch" or "update".
-        csv: its column in history.csv, where both axes may share one.
-        tag: its curve in TensorBoard; none if empty.
-        whole: whether its numbers are whole ones, int64.
-    """
-
-    axis: str
-    csv: str
-    tag: str = ""
-    whole: bool = False
-
-
-@dataclass(frozen=True)
-class History:
+class History(Table):
     """The record of a run. E epochs were done and U updates recorded; all tensors are on the CPU.
 
     Of more than 10,000 epochs every 2nd, 4th, 8th … and the last one are kept, so that there are 10,000 rows
@@ -161,60 +142,6 @@ class History:
         body = "".join(f"<tr>{row}</tr>" for row in lines)
         return f"<p>{html.escape(str(self))}</p><table><tr>{head}</tr>{body}</table>"
 
-    def table(self, start: int = 0, stop: int | None = None) -> dict[str, list[Any]]:
-        """The columns of history.csv: a row for the start, each recorded update and each end of an epoch.
-
-        Args:
-            start, stop: which rows; all if not given.
-
-        Returns:
-            epoch (at the start and the ends of epochs), update, samples_seen, weight (weight_0, weight_1, …
-            of several), cost (where epoch stands), loss_before, loss_after and gradient (at recorded
-            updates); None where a row has no number.
-        """
-        numbers = torch.cat([self.end_update, self.update]).unique()[start:stop]
-        table: dict[str, list[Any]] = {}
-        for attribute, column in COLUMNS.items():
-            at = self.end_update if column.axis == "epoch" else self.update
-            inside = (at >= numbers[0]) & (at <= numbers[-1]) if len(numbers) else at > at
-            rows = torch.searchsorted(numbers, at[inside]).tolist()
-            for name, values in _curves(column.csv, getattr(self, attribute)[inside]).items():
-                cells = table.setdefault(name, [None] * len(numbers))
-                for row, value in zip(rows, values.tolist(), strict=True):
-                    cells[row] = value
-        return table
-
-    @overload
-    def to_csv(self) -> str: ...
-    @overload
-    def to_csv(self, path: Path | str) -> None: ...
-    def to_csv(self, path: Path | str | None = None) -> str | None:
-        """The :meth:`table` as CSV, a cell without a number empty; returned, or written to a file.
-
-        Example:
-            >>> start = {"epoch": 0, "weight": 1.0, "cost": 4.5}
-            >>> History.of(Batches(3, 1), torch.tensor(1.0), [start]).to_csv().splitlines()[1]
-            '0,0,0,1.0,4.5,,,'
-        """
-        text = io.StringIO()
-        rows = len(torch.cat([self.end_update, self.update]).unique())
-        for start in range(0, max(rows, 1), BLOCK):
-            table = self.table(start, start + BLOCK)
-            if start == 0:
-                text.write(",".join(table) + "\n")
-            for row in zip(*table.values(), strict=True):
-                text.write(",".join(["" if cell is None else repr(cell) for cell in row]) + "\n")
-        if path is None:
-            return text.getvalue()
-        Path(path).write_text(text.getvalue(), encoding="utf-8")
-        return None
-
-    def to_pandas(self) -> Any:
-        """The :meth:`table` as a pandas DataFrame; for ``pip install pandas``."""
-        import pandas  # type: ignore[import-untyped,unused-ignore]
-
-        return pandas.DataFrame(self.table()).convert_dtypes(convert_integer=True)
-
     def plot(self, axes: Any = None, **style: Any) -> Any:
         """Draw the cost against the epoch on a logarithmic axis.
 
@@ -238,11 +165,7 @@ class History:
         return axes
 
 
-COLUMNS: dict[str, Column] = {
-    name: hint.__metadata__[0]
-    for name, hint in get_type_hints(History, include_extras=True).items()
-    if hasattr(hint, "__metadata__")
-}
+COLUMNS = columns_of(History)
 
 
 def spacing(epochs: int) -> int:
@@ -263,13 +186,6 @@ def _stacked(values: list[Any], dtype: torch.dtype, shape: Sequence[int]) -> Ten
     if values and isinstance(values[0], Tensor):
         return torch.stack(values).cpu()
     return torch.tensor(values, dtype=dtype, device="cpu").reshape(len(values), *shape)
-
-
-def _curves(name: str, values: Tensor) -> dict[str, Tensor]:
-    """One curve of numbers, or of rows of numbers one each: ``weight_0``, ``weight_1``, …"""
-    if values.dim() == 1:
-        return {name: values}
-    return {f"{name}_{i}": column for i, column in enumerate(values.unbind(1))}
 
 
 def judge(history: History, *, random_order: bool, affine: bool = True) -> tuple[str, str]:

@@ -176,7 +176,7 @@ class RunLog:
         yield from fresh.nonzero().reshape(-1).tolist()
 
     def _write_history(self, history: History) -> None:
-        write_text(self.folder / "history.csv", history.to_csv())
+        write_text(self.folder / "history.csv", history_csv(history))
 
 
 def write_runs(
@@ -215,6 +215,11 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     write_text(
         folder / "config.json", json.dumps({"schema": SCHEMA, **config}, indent=2, ensure_ascii=False) + "\n"
     )
+
+
+def history_csv(history: History) -> str:
+    """The history as CSV, see :meth:`History.table`."""
+    return history.to_csv()
 
 
 def _scalars(values: Mapping[str, Tensor]) -> Summary:
