@@ -519,8 +519,12 @@ ERRORS = [
     ([(one, one)], {"stops": [1, 4, 5]}, "stop 4 is beyond the epoch, which has 3 updates"),
     ([], {}, "there are no samples"),
     ([([1.0, 2.0], [2.0, 4.0])], {}, "x is a list; give a tensor"),
-    ([(one, one), (one, one[:2])], {}, r"in block 2 x has shape \(3,\) and y \(2,\); give one y for each x"),
-    ([(one.view(3, 1), one)], {}, r"in block 1 x has shape \(3, 1\) and y \(3,\)"),
+    (
+        [(one, one), (one, one[:2])],
+        {},
+        r"in block 2 x has shape \(3,\) and y has shape \(2,\); give one y for each x",
+    ),
+    ([(one.view(3, 1), one)], {}, r"in block 1 x has shape \(3, 1\) and y has shape \(3,\)"),
     ([(one, one), (one[:0], one[:0])], {}, r"in block 2 x has shape \(0,\)"),
     (
         [(one.long(), one.long())],
@@ -536,11 +540,11 @@ ERRORS = [
     (
         [(one, one), (holed, 2 * holed)],
         {},
-        "sample 9, counted from 0, is x = nan, y = nan; mend it or leave it out",
+        r"x\[9\]: nan is not finite; correct it, or leave the sample out",
     ),
-    ([(one, one), (holed, holed)], {"batch_size": 4}, "sample 9, counted from 0"),
-    ([(one, one), (holed, holed)], {"batch_size": 99}, "sample 9, counted from 0"),
-    ([(one, one / 0)], {}, "sample 0, counted from 0, is x = 1.0, y = inf"),
+    ([(one, one), (holed, holed)], {"batch_size": 4}, r"x\[9\]: nan"),
+    ([(one, one), (holed, holed)], {"batch_size": 99}, r"x\[9\]: nan"),
+    ([(one, one / 0)], {}, r"y\[0\]: inf is not finite"),
 ]
 
 

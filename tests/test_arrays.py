@@ -76,7 +76,7 @@ def header(text: str) -> bytes:
 ONE = np.ones(2)
 ARRAY_X = ", array 'x': "
 NAMES = "; choose the arrays by name with x and y (--x, --y)"
-NOT_FINITE = " is not finite; mend it, or leave the sample out"
+NOT_FINITE = " is not finite; correct it, or leave the sample out"
 SAVE = "; save it with numpy.savez"
 IN_BLOCKS = "; save x and y as .npy files, which are read in blocks"
 BAD_NPZ = [

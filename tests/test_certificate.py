@@ -221,9 +221,9 @@ class TestAutoLr:
 ONE = torch.ones(3, dtype=torch.float64)
 NAN = torch.tensor([1.0, math.nan, 2.0], dtype=torch.float64)
 ERRORS: list[tuple[dict[str, object], str]] = [
-    ({"x": 0 * ONE}, "x is 0 everywhere; no weight can be learnt from it, give samples with x ≠ 0"),
-    ({"x": NAN}, "x[1] is nan; mend or leave out that sample"),
-    ({"y": NAN}, "y[1] is nan; mend or leave out that sample"),
+    ({"x": 0 * ONE}, "x is 0 in every sample, so there is nothing to learn; give other data"),
+    ({"x": NAN}, "x[1]: nan is not finite; correct it, or leave the sample out"),
+    ({"y": NAN}, "y[1]: nan is not finite; correct it, or leave the sample out"),
     ({"x": ONE[:2]}, "x has shape (2,) and y has shape (3,); give one y for each x"),
     ({"lr": 0.0}, "lr is 0.0; give a finite number above 0"),
     ({"lr": math.inf}, "lr is inf; give a finite number above 0"),

@@ -338,10 +338,16 @@ BAD_INPUT: list[tuple[Any, Any, Any, Any, str]] = [
         1.0,
         "x has shape (2, 1) and y has shape (2,); flatten both to (n,)",
     ),
-    (vectorised, X, [2.0, math.nan, 6.0], 1.0, "y has a value that is NaN or infinite; remove that sample"),
-    (vectorised, X, Y, math.inf, "w has a value that is NaN or infinite; give a finite number"),
-    (vectorised, X, Y, [1.0, 2.0], "w has shape (2,), not (); give one weight, e.g. w.reshape(())"),
-    (vectorised, "abc", Y, 1.0, "x must be numbers, not a str; give a list, an array or a tensor"),
+    (
+        vectorised,
+        X,
+        [2.0, math.nan, 6.0],
+        1.0,
+        "y[1]: nan is not finite; correct it, or leave the sample out",
+    ),
+    (vectorised, X, Y, math.inf, "w is inf; give one finite number"),
+    (vectorised, X, Y, [1.0, 2.0], "w is [1.0, 2.0]; give one finite number"),
+    (vectorised, "abc", Y, 1.0, "x is a str; give numbers: a tensor, an array or a list"),
 ]
 
 

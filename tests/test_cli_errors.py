@@ -66,8 +66,8 @@ DATA_ERRORS = [
     ("ok.csv --x X", "ok.csv, line 1: no column 'X'; there is 'x', 'y'; did you mean 'x'?"),
     ("text.csv", "text.csv, line 3, column 'x': 'two' is not a number; write one, such as 1.5"),
     ("blank.csv", "blank.csv, line 3, column 'x': is blank; write a number, or leave the line out"),
-    ("nan.csv", "nan.csv, line 3, column 'y': 'nan' is not finite; write a number, or leave the line out"),
-    ("inf.csv", "inf.csv, line 2, column 'x': 'inf' is not finite; write a number, or leave the line out"),
+    ("nan.csv", "nan.csv, line 3, column 'y': 'nan' is not finite; correct it, or leave the sample out"),
+    ("inf.csv", "inf.csv, line 2, column 'x': 'inf' is not finite; correct it, or leave the sample out"),
     (
         "ragged.csv",
         "ragged.csv, line 3: has 1 cells, but the header has 2; "

@@ -205,7 +205,7 @@ NO_BATCH = "batches: an epoch has no batch; give a list or a sampler, not an ite
             "the model LinearModel has no parameter to train; give one that has",
         ),
         ({"b": lambda params: nn.Tanh()}, "a factory made a Tanh; it must make an Optimizer"),
-        ({"y": torch.ones(2)}, "x has 3 samples and y has 2; give one y for each x"),
+        ({"y": torch.ones(2)}, "x has 3 samples and y has 2; give one y for each x, at least one"),
         (
             {"y": torch.ones(3, 1)},
             "the prediction has shape (3,) and y has (3, 1); reshape y, since the squared error would "

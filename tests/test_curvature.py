@@ -173,5 +173,5 @@ def test_errors() -> None:
         local_limit(model.requires_grad_(False), x, x)
     with pytest.raises(InputError, match="loss is 'l1'; give one of mean, sum, half"):
         line_stability(x[:, 0], "l1")
-    with pytest.raises(InputError, match=r"x\[1\] is not finite"):
+    with pytest.raises(InputError, match=r"x\[1\]: inf is not finite"):
         line_stability(torch.tensor([1.0, math.inf]))

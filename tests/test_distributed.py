@@ -153,7 +153,7 @@ def test_errors_name_the_rank(capsys: pytest.CaptureFixture[str], monkeypatch: p
     x, y = samples(5)
     x[3] = math.nan
     with (
-        pytest.raises(InputError, match=r"^rank 0: sample 3, counted from 0, is x = nan"),
+        pytest.raises(InputError, match=r"^rank 0: x\[3\]: nan"),
         process_group() as group,
     ):
         epoch_of_shards(Dataset(x, y), 0.01, 1, group)

@@ -71,7 +71,7 @@ def test_a_million_columns() -> None:
 
 
 NOT_A_NUMBER = " is not a number; write one, such as 1.5"
-NOT_FINITE = " is not finite; write a number, or leave the line out"
+NOT_FINITE = " is not finite; correct it, or leave the sample out"
 RAGGED = " cells, but the header has 2; give each column one value, without thousands separators"
 QUOTES = "; check the quotes there"
 BAD_CSV = [

@@ -136,7 +136,7 @@ def test_nan_in_the_37th_block_is_named() -> None:
     assert sum(len(next(blocks)[0]) for _ in range(37)) == 37 * BLOCK
     with pytest.raises(InputError) as caught:
         next(blocks)
-    assert str(caught.value) == f"x.npy, index {at}: nan is not finite; mend it, or leave the sample out"
+    assert str(caught.value) == f"x.npy, index {at}: nan is not finite; correct it, or leave the sample out"
 
 
 def test_index_counts_within_the_shard() -> None:

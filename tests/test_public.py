@@ -150,7 +150,7 @@ def test_dependencies_point_one_way() -> None:
                 f"{name} imports the command line"
             )
         if name in {"model", "gradient", "guard"}:
-            assert found <= {"torchgd.errors"}, name
+            assert found <= {"torchgd.errors", "torchgd.samples"}, name
         if name == "optim":
             assert found <= {"torchgd.errors", "torchgd.batches", "torchgd.guard"}
 

@@ -262,7 +262,7 @@ REFUSED = [
         {"loss_fn": nn.MSELoss(reduction="none")},
         r"the loss has shape \(2,\); return one number, e.g. its mean",
     ),
-    ({"x": [1.0, 2.0]}, "x is a list; give a tensor, e.g. torch.tensor"),
+    ({"x": {1.0, 2.0}}, "x is a set; give numbers: a tensor, an array or a list"),
     ({"gradient": "hand", "loss_fn": nn.functional.l1_loss}, "the gradient by hand is that of mse_loss"),
     ({"frozen": True}, "no parameter requires a gradient"),
 ]

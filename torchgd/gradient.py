@@ -19,6 +19,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from torchgd.errors import InputError
+from torchgd.samples import check_vectors
 
 
 def losses(w: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -85,27 +86,8 @@ def gradient(w: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
     return gradients(w, x, y).mean()
 
 
-def check_tensors(**values: Tensor) -> None:
-    """Refuse what is no tensor, by its name: a list, a numpy array.
-
-    Example:
-        >>> check_tensors(x=[1.0, 2.0])
-        Traceback (most recent call last):
-        ...
-        torchgd.errors.InputError: x is a list; give a tensor, e.g. torch.tensor(x)
-    """
-    for name, value in values.items():
-        if not isinstance(value, Tensor):
-            raise InputError(f"{name} is a {type(value).__name__}; give a tensor, e.g. torch.tensor({name})")
-
-
 def _check_shapes(w: float | Tensor, x: Tensor, y: Tensor) -> None:
-    """Refuse what PyTorch would broadcast in silence: (n, 1) against (n,) makes an (n, n) residual."""
-    check_tensors(x=x, y=y)
-    if x.dim() != 1 or x.shape != y.shape or x.shape[0] == 0:
-        same_size = x.numel() == y.numel() > 0
-        mend = "flatten both to (n,), e.g. y.reshape(-1)" if same_size else "give one y for each x"
-        raise InputError(f"x has shape {tuple(x.shape)} and y has shape {tuple(y.shape)}; {mend}")
+    check_vectors(x, y)
     if isinstance(w, Tensor) and w.dim() != 0:
         raise InputError(f"w has shape {tuple(w.shape)}, not (); give one weight, e.g. w.reshape(())")
 

@@ -23,6 +23,7 @@ from torchgd.history import History, judge
 from torchgd.model import LinearModel
 from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
 from torchgd.recorder import LossFunction, Recorder, Update
+from torchgd.samples import Numbers, rows
 
 UPDATES_A_LOOK = 100  # the host looks at the device's numbers once in so many updates
 SECONDS_A_REPORT = 0.25
@@ -44,8 +45,8 @@ class Place:
 
 def train(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Numbers,
+    y: Numbers,
     optimizer: Optimizer,
     epochs: int = 100,
     *,
@@ -159,21 +160,17 @@ def train(
     return replace(history, status=status, reason=reason)
 
 
-def _fitting_data(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _fitting_data(model: nn.Module, optimizer: Optimizer, x: Numbers, y: Numbers) -> tuple[Tensor, Tensor]:
     """The data on the model's device in its dtype; they and the optimizer must fit the model."""
     parameter = next(model.parameters(), None)
     if parameter is None:
         raise InputError("the model has no parameters; there is nothing to train")
-    by_hand.check_tensors(x=x, y=y)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if held.isdisjoint(map(id, model.parameters())):
         raise InputError("the optimizer has none of the model's parameters; give it model.parameters()")
-    if x.dim() == 0 or y.dim() == 0:
-        raise InputError(f"x has shape {tuple(x.shape)} and y has shape {tuple(y.shape)}; give both (n, …)")
-    if len(x) != len(y) or len(x) == 0:
-        raise InputError(f"x has {len(x)} samples and y has {len(y)}; give one y for each x, at least one")
+    x, y = rows(x, y)
     dtypes = [parameter.dtype if data.is_floating_point() else data.dtype for data in (x, y)]
-    x, y = x.detach().to(parameter.device, dtypes[0]), y.detach().to(parameter.device, dtypes[1])
+    x, y = x.to(parameter.device, dtypes[0]), y.to(parameter.device, dtypes[1])
     if isinstance(model, LinearModel) and x.shape != y.shape:
         raise InputError(f"x has shape {tuple(x.shape)} and y has shape {tuple(y.shape)}; give both the same")
     return x, y

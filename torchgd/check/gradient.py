@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchgd.check.calling import GradientFunction, Problem, as_tensor, call, choose_form, takes_lists
+from torchgd.check.calling import GradientFunction, Problem, call, choose_form, takes_lists
 from torchgd.check.explain import close
 from torchgd.check.mistakes import Cause
 from torchgd.check.model import check_model
@@ -26,7 +26,7 @@ from torchgd.check.probes import OWN_DATA, own_probes, your_probes
 from torchgd.check.report import Evidence, GradientReport
 from torchgd.check.verdict import Answers, Verdict, gather, judge
 from torchgd.errors import InputError
-from torchgd.gradient import losses
+from torchgd.samples import as_tensor, check_finite, vectors
 
 _ROLES = (
     {"w", "weight", "weights", "theta"},
@@ -141,20 +141,13 @@ def _signature(f: GradientFunction, name: str) -> list[str]:
 
 def _data(w: Any, x: Any, y: Any) -> tuple[float, Tensor, Tensor]:
     """The numbers in float64 on the CPU, or InputError."""
-    tensors = []
-    for name, values in (("w", w), ("x", x), ("y", y)):
-        try:
-            tensors.append(as_tensor(values).double())
-        except (TypeError, ValueError, RuntimeError):
-            kind = type(values).__name__
-            raise InputError(
-                f"{name} must be numbers, not a {kind}; give a list, an array or a tensor"
-            ) from None
-        if not bool(tensors[-1].isfinite().all()):
-            mend = "give a finite number" if name == "w" else "remove that sample"
-            raise InputError(f"{name} has a value that is NaN or infinite; {mend}")
-    losses(*tensors)  # refuses shapes that do not fit together
-    return float(tensors[0]), tensors[1], tensors[2]
+    weight = as_tensor(w, "w")
+    if weight.dim() or not weight.isfinite():
+        raise InputError(f"w is {w!s:.60}; give one finite number")
+    x, y = (values.cpu().double() for values in vectors(x, y))
+    check_finite(x, "x")
+    check_finite(y, "y")
+    return float(weight), x, y
 
 
 def _evidence(answers: Answers) -> Iterator[Evidence]:

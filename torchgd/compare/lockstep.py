@@ -14,6 +14,7 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 
 from torchgd.errors import InputError
+from torchgd.samples import rows
 
 OptimizerFactory = Callable[[list[nn.Parameter]], Optimizer]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -91,8 +92,7 @@ def schedule(
     x: Tensor, y: Tensor, batches: Iterable[Sequence[int]] | None, steps: int
 ) -> list[Tensor | slice]:
     """The samples of each step, as an index. Random batches are drawn once, for all runs."""
-    if len(x) != len(y) or len(x) == 0:
-        raise InputError(f"x has {len(x)} samples and y has {len(y)}; give one y for each x")
+    x, _ = rows(x, y)
     if batches is None:
         return [slice(None)] * steps
     drawn: list[Tensor | slice] = []

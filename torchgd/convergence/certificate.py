@@ -6,11 +6,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor
-
 from torchgd.convergence.epochs import FixedOrder, Intervals
 from torchgd.convergence.methods import Epoch, epoch_of
 from torchgd.errors import InputError
+from torchgd.samples import Numbers
 
 NO_NOISE = 1e-9  # relative to w*: below it the samples lie on one line
 FORGOTTEN = 1e-6  # what auto_lr leaves of the starting error
@@ -115,8 +114,8 @@ class Certificate:
 
 
 def stability(
-    x: Tensor,
-    y: Tensor,
+    x: Numbers,
+    y: Numbers,
     lr: float | None = None,
     *,
     method: str = "gd",
@@ -190,8 +189,8 @@ def certify(epoch: Epoch, lr: float | None, *, method: str, order: str, toleranc
 
 
 def auto_lr(
-    x: Tensor,
-    y: Tensor,
+    x: Numbers,
+    y: Numbers,
     *,
     method: str = "gd",
     batch_size: int | None = None,

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - as everybody writes it
 from torch import Tensor, nn
 
 from torchgd.errors import InputError
-from torchgd.gradient import cost
+from torchgd.samples import Numbers, check_finite, vectors
 
 LOSS_SCALE = {"mean": 1.0, "half": 0.5}
 
@@ -45,7 +45,7 @@ class LineCertificate:
     verdict: str
 
 
-def line_stability(x: Tensor, loss: str = "mean") -> LineCertificate:
+def line_stability(x: Numbers, loss: str = "mean") -> LineCertificate:
     """Certify full-batch gradient descent on y = w·x + b; y does not matter.
 
         H = 2 [Σx², Σx; Σx, n] for the sum, H/n for the mean, H/2n for half the mean
@@ -65,23 +65,20 @@ def line_stability(x: Tensor, loss: str = "mean") -> LineCertificate:
 
     Source: 《PyTorch深度学习实践》, lecture 5 (2020).
     """
-    cost(0.0, x, x)  # refuses what is no vector
-    x = x.detach().to("cpu", torch.float64)
-    if not torch.isfinite(x).all():
-        raise InputError(
-            f"x[{int((~torch.isfinite(x)).nonzero()[0])}] is not finite; mend or leave out that sample"
-        )
+    x = vectors(x, x)[0].to("cpu", torch.float64)
+    check_finite(x, "x")
     scale = {"sum": float(len(x)), **LOSS_SCALE}.get(loss)
     if scale is None:
         raise InputError(f"loss is {loss!r}; give one of mean, sum, half")
     mean, square = x.mean(), x.square().mean()
     hessian = 2 * scale * torch.stack([square, mean, mean, torch.ones_like(mean)]).reshape(2, 2)
-    values, vectors = torch.linalg.eigh(hessian)
+    values, directions = torch.linalg.eigh(hessian)
     low, high = values.tolist()
     flat = low <= 4 * torch.finfo(torch.float64).eps * high
     condition = math.inf if flat else high / low
-    vectors = vectors * torch.where(vectors[0] < 0, -1.0, 1.0)  # of the two directions that with w > 0
-    slow, fast = (tuple(vector.tolist()) for vector in vectors.T)
+    # of the two directions that with w > 0
+    directions = directions * torch.where(directions[0] < 0, -1.0, 1.0)
+    slow, fast = (tuple(vector.tolist()) for vector in directions.T)
     best = 2 / (low + high)
     why = "the samples do not tell w from b" if flat else f"the condition number is {condition:.4g}"
     verdict = (

@@ -15,6 +15,7 @@ from torchgd.convergence.certificate import Certificate, stability
 from torchgd.convergence.epochs import FixedOrder, Updates
 from torchgd.errors import InputError
 from torchgd.moments import float64
+from torchgd.samples import Numbers, samples
 
 SAME = 0.01  # two growths are the same if they differ by 1 % an epoch
 OUTLIER = 10  # times the median |x|, and 3 times the next
@@ -63,8 +64,8 @@ class Divergence:
 
 def explain_divergence(
     weights: Tensor | Sequence[float],
-    x: Tensor,
-    y: Tensor,
+    x: Numbers,
+    y: Numbers,
     lr: float,
     *,
     method: str = "gd",
@@ -97,6 +98,7 @@ def explain_divergence(
     finite = list(itertools.takewhile(math.isfinite, values))
     if not finite:
         raise InputError(f"weights begins with {values[:1]}; give w0, finite, then the weight of each epoch")
+    x, y = samples(x, y)
     certificate = stability(x, y, lr, method=method, batch_size=batch_size, order=order, loss=loss)
     fixed, one_scale = method == "gd" or order == "sequential", certificate.almost_sure is None
     run = _Run(finite, x, y, certificate.batch_size, fixed=fixed, one_scale=one_scale)

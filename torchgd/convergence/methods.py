@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from torchgd.batches import ORDERS, Batches
 from torchgd.convergence.epochs import FixedOrder, ShuffledSamples, Updates
 from torchgd.convergence.random_epochs import RandomEpoch, Replacement, ShuffledBatches
 from torchgd.errors import InputError
-from torchgd.gradient import cost
+from torchgd.samples import Numbers, samples
 
 METHODS = ("gd", "sgd", "minibatch")
 LOSSES = ("mean", "sum", "half")
@@ -18,8 +15,8 @@ Epoch = FixedOrder | RandomEpoch
 
 
 def epoch_of(
-    x: Tensor,
-    y: Tensor,
+    x: Numbers,
+    y: Numbers,
     *,
     method: str,
     batch_size: int | None = None,
@@ -41,13 +38,7 @@ def epoch_of(
     if (batch_size is not None) != (method == "minibatch"):
         mend = "give batch_size" if batch_size is None else "leave batch_size out, or take method 'minibatch'"
         raise InputError(f"method is {method!r} and batch_size is {batch_size}; {mend}")
-    cost(0.0, x, y)  # refuses shapes that do not fit
-    for name, values in (("x", x), ("y", y)):
-        if not torch.isfinite(values).all():
-            at = int((~torch.isfinite(values)).nonzero()[0])
-            raise InputError(f"{name}[{at}] is {values[at].item()}; mend or leave out that sample")
-    if not x.any():
-        raise InputError("x is 0 everywhere; no weight can be learnt from it, give samples with x ≠ 0")
+    x, y = samples(x, y)
     largest = x.abs().max().item()
     if not 1e-150 < largest < 1e150:  # curvatures and learning rates are of the size of x² and 1/x²
         raise InputError(f"the largest |x| is {largest:g}, its square is out of range; use another unit")

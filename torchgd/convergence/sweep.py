@@ -17,6 +17,7 @@ from torchgd.errors import InputError
 from torchgd.gradient import cost
 from torchgd.history import History
 from torchgd.moments import float64
+from torchgd.samples import Numbers, samples
 
 BLOCK = 1 << 18  # numbers of one block of updates times learning rates: what fits into the cache
 
@@ -60,8 +61,8 @@ class Sweep:
 
 
 def sweep_lr(
-    x: Tensor,
-    y: Tensor,
+    x: Numbers,
+    y: Numbers,
     lr_min: float | None = None,
     lr_max: float | None = None,
     points: int = 100,
@@ -110,6 +111,7 @@ def sweep_lr(
         raise InputError(f"tolerance is {tolerance:g}; give a number between 0 and 1, e.g. 1e-6")
     if not math.isfinite(w0):
         raise InputError(f"w0 is {w0}; give a finite number")
+    x, y = samples(x, y)
     epoch = epoch_of(x, y, method=method, batch_size=batch_size, order=order, loss=loss, seed=seed)
     limit = epoch.intervals[0][1]
     low = limit / 100 if lr_min is None else lr_min

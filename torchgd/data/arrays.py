@@ -24,8 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchgd.data.files import largest, missing, nothing_to_learn, opened, shown
+from torchgd.data.files import largest, missing, opened, shown, too_large
 from torchgd.errors import InputError
+from torchgd.samples import check_learnable, from_array, not_finite
 
 BLOCK = 1 << 17  # samples: x and y of a block fit the processor's cache, and a loop over blocks costs little
 _LONGEST_HEADER = 10_000  # bytes, as in numpy
@@ -74,9 +75,7 @@ def read_header(file: IO[bytes], name: str, size: int) -> Header:
 @np.errstate(over="ignore", invalid="ignore")  # a longdouble too large, a signalling NaN
 def as_tensor(numbers: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
     """The numbers as a tensor, which shares their memory where they are of that type."""
-    if numbers.dtype not in (np.float16, np.float32, np.float64) or not numbers.flags.aligned:
-        numbers = numbers.astype(np.float64)
-    return torch.from_numpy(numbers).to(dtype)
+    return from_array(numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64)).to(dtype)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a longdouble too large, a signalling NaN
@@ -85,10 +84,8 @@ def check_finite(numbers: NDArray[np.generic], dtype: torch.dtype, name: str, be
     low, high, limit = float(numbers.min()), float(numbers.max()), largest(dtype)  # NaN if any is NaN
     if not -limit <= low <= high <= limit:
         at = int(np.flatnonzero(~((numbers >= np.float64(-limit)) & (numbers <= np.float64(limit))))[0])
-        why, mend = "not finite", "mend it, or leave the sample out"
-        if np.isfinite(numbers[at]):
-            why, mend = f"too large for {str(dtype).removeprefix('torch.')}", "use another unit or type"
-        raise InputError(f"{name}, index {begin + at}: {numbers[at]} is {why}; {mend}")
+        where, number = f"{name}, index {begin + at}", f"{numbers[at]}"
+        raise too_large(where, number, dtype) if np.isfinite(numbers[at]) else not_finite(where, number)
 
 
 def check_memory(size: int, name: str, mend: str) -> None:
@@ -116,7 +113,7 @@ def read_npz(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[
     if len(x) != len(y):
         lengths = f"{x_name!r} has {len(x)} samples, {y_name!r} {len(y)}"
         raise InputError(f"{name}: {lengths}; give one y for each x")
-    nothing_to_learn(bool(x.any()), name)
+    check_learnable(bool(x.any()), f"{name}: ")
     return x, y
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from torchgd.errors import InputError
+from torchgd.samples import check_learnable, not_finite
 
 _LONGEST_LINE = 1 << 24  # characters: a million columns fit, and no file without line ends fills the memory
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -70,10 +71,10 @@ def largest(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).max * (1 + torch.finfo(dtype).eps / 4)
 
 
-def nothing_to_learn(x_has_nonzero: bool, name: str) -> None:
-    """Refuse data whose x is 0 throughout: then w·x is 0 for every w, and no gradient moves w."""
-    if not x_has_nonzero:
-        raise InputError(f"{name}: x is 0 in every sample, so there is nothing to learn; give other data")
+def too_large(where: str, number: str, dtype: torch.dtype) -> InputError:
+    """The one sentence about a number that is finite, but infinite in the dtype."""
+    kind = str(dtype).removeprefix("torch.")
+    return InputError(f"{where}: {number} is too large for {kind}; use another unit or type")
 
 
 def read_csv(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -100,7 +101,7 @@ def read_csv(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[
                     # float() also takes 1_000 and the digits of other scripts
                     if not -limit <= number <= limit or "_" in cell or not cell.isascii():
                         place = f"{shown(path)}, line {rows.line_num}, column {reprlib.repr(header[at])}"
-                        raise InputError(f"{place}: {_complaint(cell.strip(), dtype)}")
+                        raise _complaint(place, cell.strip(), dtype)
                     column.append(number)
         except csv.Error as error:
             raise InputError(
@@ -109,7 +110,7 @@ def read_csv(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[
     if not x:
         raise InputError(f"{shown(path)}: has a header but no samples; add a line for each sample")
     inputs, targets = (torch.frombuffer(column, dtype=torch.float64).to(dtype) for column in (x, y))
-    nothing_to_learn(bool(inputs.any()), shown(path))
+    check_learnable(bool(inputs.any()), f"{shown(path)}: ")
     return inputs, targets
 
 
@@ -147,17 +148,18 @@ def _index(header: list[str], wanted: str, place: str) -> int:
     raise InputError(f"{place}: {missing(wanted, 'column', header)}")
 
 
-def _complaint(cell: str, dtype: torch.dtype) -> str:
-    """Why a cell is no number of that type, and how to mend it."""
+def _complaint(place: str, cell: str, dtype: torch.dtype) -> InputError:
+    """Why a cell is not a number of that type, and how to correct it."""
     text = reprlib.repr(cell)
-    if not cell:
-        return "is blank; write a number, or leave the line out"
-    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?", cell):
-        return f"{text} has thousands separators; write it without commas"
-    if re.fullmatch(r"[-+]?\d*,\d+", cell):
-        return f"{text} has a decimal comma; write a point"
     if cell.lower().lstrip("+-") in ("nan", "inf", "infinity"):
-        return f"{text} is not finite; write a number, or leave the line out"
+        return not_finite(place, text)
     if _NUMBER.fullmatch(cell):
-        return f"{text} is too large for {str(dtype).removeprefix('torch.')}; use another unit or type"
-    return f"{text} is not a number; write one, such as 1.5"
+        return too_large(place, text, dtype)
+    what = f"{text} is not a number; write one, such as 1.5"
+    if not cell:
+        what = "is blank; write a number, or leave the line out"
+    elif re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?", cell):
+        what = f"{text} has thousands separators; write it without commas"
+    elif re.fullmatch(r"[-+]?\d*,\d+", cell):
+        what = f"{text} has a decimal comma; write a point"
+    return InputError(f"{place}: {what}")

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torchgd.data.arrays import BLOCK, Header, as_tensor, check_finite, check_memory, read_header
-from torchgd.data.files import nothing_to_learn, opened, shown
+from torchgd.data.files import opened, shown
 from torchgd.errors import InputError
+from torchgd.samples import check_learnable
 
 
 @dataclass(frozen=True)
@@ -138,5 +139,5 @@ def map_pairs(
         if a.header.length != b.header.length:
             lengths = f"has {a.header.length} samples, {shown(b.path)} {b.header.length}"
             raise InputError(f"{shown(a.path)}: {lengths}; give one y for each x")
-    nothing_to_learn(x.has_nonzero(), shown(x_paths[0]))
+    check_learnable(x.has_nonzero(), f"{shown(x_paths[0])}: ")
     return x, y

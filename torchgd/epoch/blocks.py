@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchgd.errors import InputError
-from torchgd.gradient import check_tensors
+from torchgd.samples import check_finite, check_vectors
 
 Block = tuple[Tensor, Tensor]
 
@@ -22,11 +22,8 @@ def checked(blocks: Iterable[Block]) -> Iterator[Block]:
     """
     kind = None
     for number, (x, y) in enumerate(blocks, start=1):
-        check_tensors(x=x, y=y)
+        check_vectors(x, y, f"in block {number} ")
         where = f"in block {number} x has"
-        if x.dim() != 1 or x.shape != y.shape or len(x) == 0:
-            shapes = f"shape {tuple(x.shape)} and y {tuple(y.shape)}"
-            raise InputError(f"{where} {shapes}; give one y for each x, both (n,)")
         if not (x.is_floating_point() and x.dtype == y.dtype and x.device == y.device):
             kinds = f"dtype {x.dtype} on {x.device} and y {y.dtype} on {y.device}"
             raise InputError(f"{where} {kinds}; convert both to the same floating dtype and device")
@@ -43,11 +40,8 @@ def checked(blocks: Iterable[Block]) -> Iterator[Block]:
 
 def refuse_non_finite(x: Tensor, y: Tensor, first: int) -> None:
     """Name the first sample that is NaN or infinite; x[0] is the sample of index `first`."""
-    wrong = torch.nonzero(~(torch.isfinite(x) & torch.isfinite(y)))
-    if len(wrong):
-        i = int(wrong[0])
-        sample = f"sample {first + i}, counted from 0, is x = {x[i].item()}, y = {y[i].item()}"
-        raise InputError(f"{sample}; mend it or leave it out")
+    check_finite(x, "x", first)
+    check_finite(y, "y", first)
 
 
 def a_thousand(values: Tensor) -> Tensor:
