@@ -171,7 +171,7 @@ def test_a_run_that_diverges_is_no_success(tmp_path: Path, capsys: pytest.Captur
         (["--lr", "0"], "torchgd: --lr: 0 is not a finite number above 0; give e.g. 0.01, or auto"),
         (
             ["--method", "minibatch"],
-            "torchgd: --method minibatch needs a batch size; give e.g. --batch-size 2",
+            "torchgd: minibatch needs a batch size; give e.g. batch_size=2 (--batch-size 2)",
         ),
         (
             ["--method", "minibatch", "--batch-size", "4"],

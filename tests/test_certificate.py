@@ -233,10 +233,10 @@ ERRORS: list[tuple[dict[str, object], str]] = [
     ({"method": "sdg"}, "method is 'sdg'; give one of gd, sgd, minibatch"),
     ({"order": "random"}, "order is 'random'; give one of sequential, shuffled, replacement"),
     ({"loss": "l1"}, "loss is 'l1'; give one of mean, sum, half"),
-    ({"method": "minibatch"}, "method is 'minibatch' and batch_size is None; give batch_size"),
+    ({"method": "minibatch"}, "minibatch needs a batch size; give e.g. batch_size=2 (--batch-size 2)"),
     (
         {"batch_size": 2},
-        "method is 'gd' and batch_size is 2; leave batch_size out, or take method 'minibatch'",
+        "gd takes no batch size; leave out batch_size (--batch-size), or take the method minibatch",
     ),
     (
         {"method": "minibatch", "batch_size": 4},

@@ -62,8 +62,8 @@ def test_an_occupied_port_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
     [
         (["--logdir", "nowhere"], "nowhere: no such folder; begin with torchgd lesson"),
         (["--logdir", "file"], "file: no such folder"),
-        (["--port", "65536"], "Invalid value for '--port'"),
-        (["--port", "http"], "Invalid value for '--port'"),
+        (["--port", "65536"], "--port 65536: give a whole number, 0 to 65535"),
+        (["--port", "http"], "--port http: give a whole number"),
     ],
 )
 def test_errors(

@@ -123,8 +123,11 @@ TRAIN_ERRORS = [
     ("--name a:b", "the name 'a:b' holds ':'; use letters, digits, '-', '_' and '.'"),
     ("--name a/b", "the name 'a/b' holds '/'; use letters, digits, '-', '_' and '.'"),
     ("--name con", "the name 'con' is no folder name on every system; use e.g. 'sgd-1'"),
-    ("--batch-size 2", "--batch-size is for --method minibatch, not gd; leave one of them out"),
-    ("--method minibatch", "--method minibatch needs a batch size; give e.g. --batch-size 2"),
+    (
+        "--batch-size 2",
+        "gd takes no batch size; leave out batch_size (--batch-size), or take the method minibatch",
+    ),
+    ("--method minibatch", "minibatch needs a batch size; give e.g. batch_size=2 (--batch-size 2)"),
     ("--method minibatch --batch-size 4", "batch_size is 4, but there are 3 samples; give 1 to 3"),
     (
         "--engine scan --gradient autograd",
@@ -133,25 +136,27 @@ TRAIN_ERRORS = [
     ("--resume", "runs/course/gd: no such run to go on with; leave out --resume to begin one"),
 ]
 
-# Of these the words are typer's; ours are the option's name and the nearest word.
 USAGE_ERRORS = [
-    ("train --epochs 0", "'--epochs'"),
-    ("train --epochs -3", "'--epochs'"),
-    ("train --epochs 2.5", "'--epochs'"),
-    ("train --epochs 100000000000000000000", "'--epochs'"),
-    ("train --method minibatch --batch-size 0", "'--batch-size'"),
-    ("train --method sdg", "'sdg' is not one of 'gd', 'sgd', 'minibatch'. Did you mean sgd?"),
-    ("train --dtype float16", "'float16' is not one of 'float32', 'float64'. Did you mean float"),
-    ("train --order shuffle", "Did you mean shuffled?"),
-    ("train --gradient numeric", "'numeric' is not one of 'hand', 'autograd'."),
-    ("train --engine fast", "'fast' is not one of 'auto', 'loop', 'scan'."),
-    ("train --seed -1", "'--seed'"),
-    ("train --seed 99999999999999999999999", "'--seed'"),
-    ("train --predict x", "'--predict'"),
+    ("train --epochs 0", "--epochs 0: give a whole number, 1 to 1000000000000"),
+    ("train --epochs -3", "--epochs -3: give a whole number, 1 to 1000000000000"),
+    ("train --epochs 2.5", "--epochs 2.5: give a whole number, 1 to 1000000000000"),
+    ("train --epochs 1" + 20 * "0", f"--epochs 1{20 * '0'}: give a whole number, 1 to 1000000000000"),
+    ("train --method minibatch --batch-size 0", "--batch-size 0: give a whole number, 1 or more"),
+    ("train --method sdg", "--method sdg: give one of gd, sgd, minibatch; did you mean sgd?"),
+    ("train --dtype float16", "--dtype float16: give one of float32, float64; did you mean float"),
+    ("train --order shuffle", "give one of sequential, shuffled, replacement; did you mean shuffled?"),
+    ("train --gradient numeric", "--gradient numeric: give one of hand, autograd"),
+    ("train --engine fast", "--engine fast: give one of auto, loop, scan"),
+    ("train --seed -1", "--seed -1: give a whole number, 0 to 9223372036854775807"),
+    ("train --seed 99999999999999999999999", "--seed 99999999999999999999999: give a whole number, 0 to"),
+    ("train --predict x", "--predict x: give a finite number"),
     ("train --wieght 2", "--wieght"),
     ("train a b", "unexpected extra argument"),
     ("trian", "No such command 'trian'. Did you mean 'train'?"),
-    ("lesson --batch-size 0", "'--batch-size'"),
+    ("lesson --batch-size 0", "--batch-size 0: give a whole number, 1 or more"),
+    ("experiment luck", "NAME luck: give one of randomness, tradeoff, smoothing, saddle, zero-grad"),
+    ("compare --steps x", "--steps x: give a whole number, 1 or more"),
+    ("sweep --tolerance 2", "--tolerance 2: give a finite number above 0 and below 1"),
 ]
 
 

@@ -19,6 +19,7 @@ LAYER = {
     "epoch_maps": 2,
     "history": 2,
     "data": 2,
+    "plan": 3,
     "recorder": 3,
     "check": 3,
     "compare": 3,

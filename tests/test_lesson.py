@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 from course_run import CONFIG
-from torch import Tensor, nn
+from torch import Tensor
 
-import torchgd.lessons.lesson
-from torchgd import LinearModel, course, hubble
+from torchgd import course, hubble
 from torchgd import gradient as by_hand
 from torchgd.lessons.lesson import MOST_UPDATES, Witness, witness
 from torchgd.optim import GradientDescent
-from torchgd.runs.run import Config, experiment_name, make_optimizer
+from torchgd.plan import Plan
+from torchgd.runs.run import experiment_name
 
 METHODS = [("gd", None, 100), ("sgd", None, 300), ("minibatch", 2, 200)]
 
@@ -61,10 +61,7 @@ def test_a_wrong_step_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
                 with torch.no_grad():
                     w.copy_(torch.nextafter(w, w + 1))
 
-    def make(config: Config, model: nn.Module) -> GradientDescent:
-        return Wrong(model.parameters(), lr=config.lr)
-
-    monkeypatch.setattr(torchgd.lessons.lesson, "make_optimizer", make)
+    monkeypatch.setattr(Plan, "optimizer", lambda plan, params: Wrong(params, lr=plan.rate))
     seen = witness(replace(CONFIG, method="gd", epochs=5), *course())
     assert seen.updates == 5
     assert seen.equal_updates == 3
@@ -91,16 +88,6 @@ def test_a_run_that_diverges_is_watched_to_its_end() -> None:
 @pytest.mark.parametrize(("gradient", "equal", "ok"), [(1e-16, 7, True), (1e-11, 7, False), (0.0, 6, False)])
 def test_what_is_ok(gradient: float, equal: int, ok: bool) -> None:
     assert Witness(updates=7, gradient=gradient, equal_updates=equal).ok == ok
-
-
-def test_the_optimizer_of_a_configuration() -> None:
-    model = LinearModel(1.0)
-    for method, batch_size, updates in METHODS:
-        config = replace(CONFIG, method=method, batch_size=batch_size, lr=0.25, order="shuffled", seed=3)
-        optimizer = make_optimizer(config, model)
-        assert optimizer.param_groups[0]["lr"] == 0.25
-        assert len(optimizer.batches(3)) == updates // 100
-        assert list(optimizer.batches(3)) == list(make_optimizer(config, model).batches(3))
 
 
 def test_the_name_of_an_experiment_is_a_folders_name() -> None:

@@ -14,13 +14,10 @@ from matplotlib.figure import Figure
 
 from torchgd.history import HIGHEST, History
 from torchgd.moments import Moments
+from torchgd.plan import METHODS
 
-METHOD_COLOURS = {
-    "gd": "#0072B2",
-    "sgd": "#D55E00",
-    "minibatch": "#009E73",
-}  # told apart by colour-blind eyes too
-METHOD_NAMES = {"gd": "full batch", "sgd": "per sample", "minibatch": "mini-batch"}
+METHOD_COLOURS = {name: method.colour for name, method in METHODS.items()}
+METHOD_NAMES = {name: method.label for name, method in METHODS.items()}
 
 
 def parabola(histories: Mapping[str, History], moments: Moments, *, title: str = "") -> Figure:

@@ -6,7 +6,6 @@ differ); 2 the input or the usage is at fault, with one line on standard error.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import sys
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(str(error))
     except _ClickException as error:
-        return _fail(_suggest(error.format_message().replace("Value error, ", "")))
+        return _fail(re.sub(r"^Invalid value for '(\S+)'( / '\S+')*: ", r"\1 ", error.format_message()))
     except (KeyboardInterrupt, typer.Abort):
         print("torchgd: interrupted", file=sys.stderr)
         return 130
@@ -59,12 +58,3 @@ def _fail(message: str) -> int:
     if message:  # it is empty where the help was printed instead
         print("torchgd: " + " ".join(message.split()), file=sys.stderr)
     return 2
-
-
-def _suggest(message: str) -> str:
-    """Add the nearest valid word to `'sdg' is not one of 'gd', 'sgd', 'minibatch'.`"""
-    found = re.search(r"'([^']*)' is not one of (.*)\.", message)
-    if not found:
-        return message
-    nearest = difflib.get_close_matches(found[1], re.findall(r"'([^']*)'", found[2]), n=1, cutoff=0.5)
-    return f"{message} Did you mean {nearest[0]}?" if nearest else message

@@ -18,7 +18,13 @@ from torchgd.errors import InputError
 def board(
     logdir: opt.LogdirOption = Path("runs"),
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="6006 or the next free one unless told; 0 is any.")
+        int | None,
+        typer.Option(
+            parser=opt.whole(0, 65535),
+            metavar="N",
+            help="The port; 0 is any free one.",
+            show_default="6006, or the next free one",
+        ),
     ] = None,
 ) -> None:
     """Start TensorBoard on the runs, for this machine only, until Ctrl-C."""

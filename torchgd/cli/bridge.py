@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +16,33 @@ EPOCHS = (1, 10, 100)
 
 @app.command(epilog="Example: torchgd bridge --method minibatch --batch-size 2 --order shuffled")
 def bridge(
-    method: opt.MethodOption = opt.Method.sgd,
+    method: opt.MethodOption = "sgd",
     lr: opt.LrOption = "0.01",
     batch_size: opt.BatchSizeOption = None,
-    order: opt.OrderOption = opt.Order.sequential,
+    order: opt.OrderOption = "sequential",
     seed: opt.SeedOption = 0,
     weight: opt.WeightOption = 1.0,
     device: opt.DeviceOption = "auto",
-    dtype: opt.DtypeOption = opt.Dtype.float64,
+    dtype: opt.DtypeOption = "float64",
     logdir: opt.LogdirOption = Path("runs"),
     as_json: opt.JsonOption = False,
 ) -> None:
     """From lecture 3 to lecture 8: the same run, one part after the other replaced by PyTorch's."""
-    rate = opt.learning_rate(lr)
-    chosen = opt.sampling(method, batch_size, order)
-    opt.check_start(weight)
+    plan = opt.plan(method, batch_size, order, seed, lr)
     dataset = opt.read_data("course", None, None, dtype, device)
 
-    from dataclasses import asdict
-
-    from torchgd.convergence.certificate import auto_lr, stability
     from torchgd.lessons.bridge import climb
+    from torchgd.runs.forecast import prepare
     from torchgd.runs.run import Config
     from torchgd.runs.runlog import write_runs
 
     x, y = dataset
-    config = Config(
-        data="course",
-        x=None,
-        y=None,
-        lr=auto_lr(x, y, **chosen)[0] if rate is None else rate,
-        epochs=EPOCHS[-1],
-        seed=seed,
-        weight=weight,
-        gradient="hand",
-        device=str(x.device),
-        dtype=dtype.value,
-        engine="loop",
-        **chosen,
-    )
-    certificate = stability(x, y, config.lr, **chosen)
-    terminal.say(certificate.verdict, to_stderr=as_json)
+    place: dict[str, Any] = {"data": "course", "device": str(x.device), "dtype": dtype, "engine": "loop"}
+    config = Config(**asdict(plan), **place, epochs=EPOCHS[-1], weight=weight)
+    config, certificate, forecast = prepare(config, dataset)
+    terminal.say_each(forecast, to_stderr=as_json)
     rungs = climb(config, x, y)
-    folders = write_runs(logdir, "bridge", {rung.name: rung.history for rung in rungs}, asdict(config))
+    folders = write_runs(logdir, "bridge", {rung.name: rung.history for rung in rungs}, config.settings)
     rows: list[dict[str, Any]] = [
         {
             "lecture": rung.lecture,
@@ -70,10 +55,10 @@ def bridge(
         for rung in rungs
     ]
     if as_json:
-        terminal.print_json({"method": method.value, "lr": config.lr, "rungs": rows})
+        terminal.print_json({"method": method, "lr": config.lr, "rungs": rows})
     else:
         _print(rows, logdir)
-    if not (certificate.converges and all(rung.rounding for rung in rungs)):
+    if not (certificate and certificate.converges and all(rung.rounding for rung in rungs)):
         raise typer.Exit(1)
 
 

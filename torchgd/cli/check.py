@@ -51,7 +51,12 @@ def check(
     total: Annotated[
         bool, typer.Option("--sum", help="The cost is the sum over the samples, not the mean.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seeds the points that are tried.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            parser=opt.whole(0, opt.MOST_SEED), metavar="N", help="Seeds the points that are tried."
+        ),
+    ] = 0,
     timeout: TimeoutOption = None,
     as_json: opt.JsonOption = False,
 ) -> None:
@@ -63,8 +68,7 @@ def check(
     """
     if timeout is not None and not (math.isfinite(timeout) and timeout > 0):
         raise InputError(f"--timeout is {timeout:g}; give a number of seconds above 0")
-    opt.check_start(weight)
-    dataset = opt.read_data(data, x, y, opt.Dtype.float64, "cpu")
+    dataset = opt.read_data(data, x, y, "float64", "cpu")
     options = {"per_sample": per_sample, "reduction": "sum" if total else "mean", "seed": seed}
     arguments = (target, dataset.x.numpy(), dataset.y.numpy(), weight, options)
     text, answer = _examine(*arguments) if timeout is None else _examine_apart(timeout, *arguments)

@@ -30,7 +30,9 @@ AgainstOption = Annotated[
 ]
 WithOption = Annotated[
     list[str] | None,
-    typer.Option("--with", metavar="NAME=VALUE", help="An argument of its own; may be repeated; lr is ours."),
+    typer.Option(
+        "--with", metavar="NAME=VALUE", help="An argument of that class; may be repeated; lr is ours."
+    ),
 ]
 
 
@@ -39,43 +41,46 @@ def compare(
     data: opt.DataArgument = "course",
     x: opt.XOption = None,
     y: opt.YOption = None,
-    method: opt.MethodOption = opt.Method.gd,
+    method: opt.MethodOption = "gd",
     against: AgainstOption = None,
     with_: WithOption = None,
     lr: opt.LrOption = "0.01",
-    steps: Annotated[int | None, typer.Option(min=1, help="How many updates; 1000 unless told.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="How many passes over the data instead.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(parser=opt.whole(1), metavar="N", help="How many updates.", show_default="1000"),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(parser=opt.whole(1), metavar="N", help="How many passes over the data instead."),
+    ] = None,
     batch_size: opt.BatchSizeOption = None,
-    order: opt.OrderOption = opt.Order.sequential,
+    order: opt.OrderOption = "sequential",
     seed: opt.SeedOption = 0,
     weight: opt.WeightOption = 1.0,
     device: opt.DeviceOption = "auto",
-    dtype: opt.DtypeOption = opt.Dtype.float64,
+    dtype: opt.DtypeOption = "float64",
     contract: Annotated[
         bool, typer.Option("--contract", help="Check the optimizer's contract instead: theirs, or else ours.")
     ] = False,
     as_json: opt.JsonOption = False,
 ) -> None:
     """Run our optimizer and another in lock-step; exit status 1 where they are different rules."""
-    rate = opt.learning_rate(lr)
-    chosen = opt.sampling(method, batch_size, order)
+    plan = opt.plan(method, batch_size, order, seed, lr)
     if steps is not None and epochs is not None:
         raise InputError("--steps and --epochs both say how long; leave one of them out")
     if with_ and against is None and contract:
         raise InputError("--with is for the class of --against; give one, e.g. --against torch.optim.SGD")
     dataset = opt.read_data(data, x, y, dtype, device)
-    opt.check_start(weight)
 
     import torch
 
-    from torchgd.convergence.certificate import auto_lr
-    from torchgd.runs.run import optimizer_factory
+    from torchgd.convergence.certificate import with_lr
 
     inputs, targets = dataset
-    if rate is None:
-        rate, why = auto_lr(inputs, targets, epochs=epochs or 100, seed=seed, **chosen)
+    plan, why = with_lr(plan, inputs, targets, epochs or 100)
+    if why:
         terminal.say(why, to_stderr=as_json)
-    ours = optimizer_factory(lr=rate, seed=seed, **chosen)
+    ours, rate = plan.optimizer, plan.rate
     example = ours([torch.nn.Parameter(torch.zeros(()))])
     our_name = type(example).__name__
     name = against or "torch.optim.SGD"
@@ -102,7 +107,7 @@ def compare(
     answer = {
         "verdict": found.verdict.value,
         "steps": found.steps,
-        "method": method.value,
+        "method": method,
         "lr": rate,
         "against": name,
         "with": {key: str(value) for key, value in theirs.keywords.items()},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,18 +10,12 @@ import typer
 from torchgd.cli import app, terminal
 from torchgd.cli import options as opt
 
-
-class Name(str, Enum):
-    randomness = "randomness"
-    tradeoff = "tradeoff"
-    smoothing = "smoothing"
-    saddle = "saddle"
-    zero_grad = "zero-grad"
+NAMES = ("randomness", "tradeoff", "smoothing", "saddle", "zero-grad")
 
 
 @app.command(epilog="Example: torchgd experiment randomness")
 def experiment(
-    name: Annotated[Name, typer.Argument(metavar="NAME", help=", ".join(name.value for name in Name))],
+    name: Annotated[str, typer.Argument(parser=opt.one_of(NAMES), metavar="NAME", help=", ".join(NAMES))],
     seed: opt.SeedOption = 0,
     logdir: opt.LogdirOption = Path("runs"),
     as_json: opt.JsonOption = False,
@@ -32,11 +25,11 @@ def experiment(
     from torchgd.figures import to_png
     from torchgd.runs.runlog import write_runs
 
-    outcome = EXPERIMENTS[name.value](seed)
+    outcome = EXPERIMENTS[name](seed)
     picture = to_png(outcome.picture)
-    config = {"experiment": name.value, "seed": seed}
-    folders = write_runs(logdir, name.value, outcome.histories, config, picture)
-    picture_path = next(iter(folders.values())) / f"{name.value}.png"
+    config = {"experiment": name, "seed": seed}
+    folders = write_runs(logdir, name, outcome.histories, config, picture)
+    picture_path = next(iter(folders.values())) / f"{name}.png"
     if as_json:
         terminal.print_json(
             {
@@ -53,7 +46,7 @@ def experiment(
         terminal.table(list(outcome.rows[0]), cells)
         terminal.say(outcome.sentence)
         terminal.say(f"\nThe picture: {picture_path}")
-        terminal.where_the_curves_are(logdir / name.value)
+        terminal.where_the_curves_are(logdir / name)
     if not outcome.proved:
         raise typer.Exit(1)
 

@@ -16,95 +16,53 @@ def lesson(
     data: opt.DataArgument = "course",
     x: opt.XOption = None,
     y: opt.YOption = None,
-    lr: opt.LrOption = "",
+    lr: Annotated[
+        str,
+        typer.Option(
+            metavar="FLOAT|auto",
+            help="The learning rate.",
+            show_default="0.01 on the course's data, auto on other data",
+        ),
+    ] = "",
     epochs: opt.EpochsOption = 100,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a mini-batch.")] = 2,
-    order: opt.OrderOption = opt.Order.sequential,
+    batch_size: Annotated[
+        int, typer.Option(parser=opt.whole(1), metavar="N", help="Samples in a mini-batch.")
+    ] = 2,
+    order: opt.OrderOption = "sequential",
     seed: opt.SeedOption = 0,
     weight: opt.WeightOption = 1.0,
     device: opt.DeviceOption = "auto",
-    dtype: opt.DtypeOption = opt.Dtype.float64,
+    dtype: opt.DtypeOption = "float64",
     logdir: opt.LogdirOption = Path("runs"),
-    predict: opt.PredictOption = None,
+    predict: opt.PredictOption = 4.0,
     as_json: opt.JsonOption = False,
 ) -> None:
-    """Lecture 3, end to end: three methods, their runs, and the checks that they are right.
-
-    The learning rate is 0.01 on the course's data and auto on other data, unless told.
-    """
+    """Lecture 3, end to end: three methods, their runs, and the checks that they are right."""
     rate = opt.learning_rate(lr or ("0.01" if data == "course" and not x else "auto"))
-    opt.check_start(weight)
     dataset = opt.read_data(data, x, y, dtype, device)
 
-    from torchgd.convergence.certificate import auto_lr, stability
-    from torchgd.figures import METHOD_NAMES
-    from torchgd.lessons.lesson import witness
-    from torchgd.runs.run import Config, experiment_name, run, with_engine
+    from torchgd.lessons.lesson import lesson
 
-    samples, targets = dataset
+    parts = lesson(
+        dataset,
+        lr="auto" if rate is None else rate,
+        epochs=epochs,
+        batch_size=batch_size,
+        order=order,
+        seed=seed,
+        weight=weight,
+        logdir=logdir,
+        source={"data": data, "x": x, "y": y},
+        say=lambda sentence: terminal.say(sentence, to_stderr=as_json),
+        progress=terminal.progress,
+    )
     at = 4.0 if predict is None else predict
-    answer: dict[str, Any] = {"data": dataset.name, "samples": len(samples), "methods": {}}
-    forecast = [f"{len(samples)} samples: {dataset.x_label} → {dataset.y_label}"]
-
-    def announce() -> None:
-        while forecast:
-            terminal.say(forecast.pop(0), to_stderr=as_json)
-
-    for method in opt.Method:
-        size = min(batch_size, len(samples)) if method is opt.Method.minibatch else None
-        chosen = opt.sampling(method, size, order)
-        label = METHOD_NAMES[method.value]
-        method_lr = rate
-        if method_lr is None:
-            method_lr, why = auto_lr(samples, targets, epochs=epochs, **chosen)
-            forecast.append(f"{label}: {why}")
-        config = Config(
-            data=data,
-            x=x,
-            y=y,
-            lr=method_lr,
-            epochs=epochs,
-            seed=seed,
-            weight=weight,
-            gradient="hand",
-            device=str(dataset.inputs.device),
-            dtype=dtype.value,
-            engine="auto",
-            **chosen,
-        )
-        config = with_engine(config, dataset)
-        with terminal.progress(epochs, label) as on_epoch:
-            done = run(
-                config,
-                dataset,
-                logdir=logdir,
-                experiment=experiment_name(dataset),
-                on_start=announce,
-                on_epoch=on_epoch,
-            )
-        seen = witness(config, samples, targets)
-        certificate = stability(samples, targets, method_lr, **chosen)
-        answer["methods"][method.value] = {
-            "lr": method_lr,
-            "limit": certificate.limit,
-            "converges": certificate.converges,
-            "updates": int(done.history.end_update[-1]),
-            "first_weight": done.history.weight[min(1, len(done.history.weight) - 1)].item(),
-            "weight": done.model.weight.item(),
-            "cost": done.history.cost[-1].item(),
-            "prediction": done.model(at).item(),
-            "status": done.history.status,
-            "updates_watched": seen.updates,
-            "gradient_difference": seen.gradient,
-            "updates_equal_to_sgd": seen.equal_updates,
-            "ok": seen.ok and certificate.converges and done.history.status != "diverged",
-            "run_dir": str(done.folder),
-        }
+    answer = {method: part.as_dict(at) for method, part in parts.items()}
     if as_json:
-        terminal.print_json(answer)
+        terminal.print_json({"data": dataset.name, "samples": len(dataset), "methods": answer})
     else:
-        _print(answer["methods"], epochs, at, logdir)
-    if not all(result["ok"] for result in answer["methods"].values()):
+        _print(answer, epochs, at, logdir)
+    if not all(part.ok for part in parts.values()):
         raise typer.Exit(1)
 
 

@@ -2,95 +2,138 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from enum import Enum
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from torchgd.errors import InputError
+from torchgd.plan import LOSSES, METHODS, MOST_SEED, Plan
 
 if TYPE_CHECKING:
     import torch
 
     from torchgd.data.dataset import Dataset
 
-
-class Method(str, Enum):
-    gd = "gd"
-    sgd = "sgd"
-    minibatch = "minibatch"
+MOST_EPOCHS = 10**12
+ORDERS = ("sequential", "shuffled", "replacement")
 
 
-class Order(str, Enum):
-    sequential = "sequential"
-    shuffled = "shuffled"
-    replacement = "replacement"
+def one_of(words: Iterable[str]) -> Callable[[str], str]:
+    """Reads one of these words."""
+    allowed = list(words)
+
+    def read(text: str) -> str:
+        if text in allowed:
+            return text
+        near = difflib.get_close_matches(text, allowed, n=1, cutoff=0.5)
+        mend = f"; did you mean {near[0]}?" if near else ""
+        raise typer.BadParameter(f"{text}: give one of {', '.join(allowed)}{mend}")
+
+    return read
 
 
-class Sampling(TypedDict):
-    """Which samples one update sees, as the certificate and the configuration take it."""
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Reads a whole number in this range."""
 
-    method: str
-    batch_size: int | None
-    order: str
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if number < low or (high is not None and number > high):
+            wanted = f"{low} or more" if high is None else f"{low} to {high}"
+            raise typer.BadParameter(f"{text}: give a whole number, {wanted}")
+        return number
 
-
-class Gradient(str, Enum):
-    hand = "hand"
-    autograd = "autograd"
-
-
-class Engine(str, Enum):
-    auto = "auto"
-    loop = "loop"
-    scan = "scan"
+    return read
 
 
-class Dtype(str, Enum):
-    float32 = "float32"
-    float64 = "float64"
+def real(low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
+    """Reads a finite number between these."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and low < number < high):
+            ends = f" above {low:g}" if low > -math.inf else ""
+            ends += f" and below {high:g}" if high < math.inf else ""
+            raise typer.BadParameter(f"{text}: give a finite number{ends}")
+        return number
+
+    return read
+
+
+def _words(words: Iterable[str], help: str) -> typer.models.OptionInfo:
+    listed = list(words)
+    found: typer.models.OptionInfo = typer.Option(parser=one_of(listed), metavar="|".join(listed), help=help)
+    return found
 
 
 DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="[DATA]",
-        help="course, hubble, a CSV file, or an .npz file; or none, with --x and --y naming .npy files.",
-        show_default=False,
+        help="course, hubble, a CSV file or an .npz file; leave it out where --x and --y name .npy files.",
+        show_default="course",
     ),
 ]
 XOption = Annotated[
-    str | None, typer.Option("--x", help="The column of x in the file (x unless told), or an .npy file.")
+    str | None, typer.Option("--x", help="The column of x in the file, or an .npy file.", show_default="x")
 ]
 YOption = Annotated[
-    str | None, typer.Option("--y", help="The column of y in the file (y unless told), or an .npy file.")
+    str | None, typer.Option("--y", help="The column of y in the file, or an .npy file.", show_default="y")
 ]
-MethodOption = Annotated[Method, typer.Option(help="Which samples one update sees: all, one, or a batch.")]
+MethodOption = Annotated[str, _words(METHODS, "Which samples one update sees: all, one, or a batch.")]
 LrOption = Annotated[str, typer.Option("--lr", metavar="FLOAT|auto", help="The learning rate.")]
 EpochsOption = Annotated[
-    int, typer.Option(min=1, max=10**12, metavar="N", help="How many passes over the data.")
+    int, typer.Option(parser=whole(1, MOST_EPOCHS), metavar="N", help="How many passes over the data.")
 ]
-BatchSizeOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Samples in a mini-batch.")]
-OrderOption = Annotated[
-    Order, typer.Option(metavar="ORDER", help="How the samples come: sequential, shuffled or replacement.")
+BatchSizeOption = Annotated[
+    int | None, typer.Option(parser=whole(1), metavar="N", help="Samples in a mini-batch.")
 ]
+OrderOption = Annotated[str, _words(ORDERS, "How the samples come.")]
 SeedOption = Annotated[
-    int, typer.Option(min=0, max=2**63 - 1, metavar="N", help="Seeds the order of the samples.")
+    int, typer.Option(parser=whole(0, MOST_SEED), metavar="N", help="Seeds the order of the samples.")
 ]
-WeightOption = Annotated[float, typer.Option(help="The weight before training, w0.")]
-GradientOption = Annotated[Gradient, typer.Option(help="Written by hand, or by autograd.")]
+WeightOption = Annotated[
+    float, typer.Option(parser=real(), metavar="FLOAT", help="The weight before training, w0.")
+]
+GradientOption = Annotated[str, _words(("hand", "autograd"), "Written by hand, or by autograd.")]
 EngineOption = Annotated[
-    Engine,
-    typer.Option(help="loop: one update after another. scan: an epoch as one affine map, for large data."),
+    str,
+    _words(
+        ("auto", "loop", "scan"),
+        "loop: one update after another. scan: an epoch as one affine map, for large data.",
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute.")]
-DtypeOption = Annotated[Dtype, typer.Option(help="The floating-point type of the computation.")]
-LogdirOption = Annotated[Path, typer.Option(help="The folder of all runs.")]
-NameOption = Annotated[str | None, typer.Option(help="The run's name; the method's unless told.")]
-PredictOption = Annotated[float | None, typer.Option(metavar="X", help="Predict y for this x as well.")]
+DtypeOption = Annotated[str, _words(("float32", "float64"), "The floating-point type of the computation.")]
+LossOption = Annotated[
+    str, _words(LOSSES, "What is descended: the mean of the squares, their sum, or half the mean.")
+]
+ToleranceOption = Annotated[
+    float,
+    typer.Option(parser=real(0, 1), metavar="FLOAT", help="The part of the error that may be left."),
+]
+LogdirOption = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of all runs.")]
+NameOption = Annotated[str | None, typer.Option(help="The run's name.", show_default="the method's")]
+PredictOption = Annotated[
+    float | None, typer.Option(parser=real(), metavar="X", help="Predict y for this x as well.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def plan(
+    method: str, batch_size: int | None, order: str, seed: int, lr: str = "auto", loss: str = "mean"
+) -> Plan:
+    """The plan that the words make."""
+    return Plan(method=method, batch_size=batch_size, order=order, seed=seed, lr=learning_rate(lr), loss=loss)
 
 
 def learning_rate(text: str) -> float | None:
@@ -106,14 +149,7 @@ def learning_rate(text: str) -> float | None:
     return lr
 
 
-def torch_dtype(dtype: Dtype) -> torch.dtype:
-    """The PyTorch dtype of the option's word."""
-    import torch
-
-    return torch.float32 if dtype is Dtype.float32 else torch.float64
-
-
-def torch_device(name: str, dtype: Dtype) -> torch.device:
+def torch_device(name: str, dtype: str) -> torch.device:
     """The device of the option's word; `auto` is CUDA where there is one, else the CPU."""
     import torch
 
@@ -130,29 +166,16 @@ def torch_device(name: str, dtype: Dtype) -> torch.device:
     if kind == "mps":
         if not torch.backends.mps.is_available():
             raise InputError("--device mps: this machine has none; give --device cpu")
-        if dtype is Dtype.float64:
+        if dtype == "float64":
             raise InputError("--device mps: it has no float64; give --dtype float32 too")
     return torch.device(name)
 
 
-def read_data(data: str, x: str | None, y: str | None, dtype: Dtype, device: str) -> Dataset:
+def read_data(data: str, x: str | None, y: str | None, dtype: str, device: str) -> Dataset:
     """The data that the words name, on the device, in the dtype."""
+    import torch
+
     from torchgd.data.dataset import open_data
 
-    return open_data(data, x=x, y=y, dtype=torch_dtype(dtype), device=torch_device(device, dtype))
-
-
-def sampling(method: Method, batch_size: int | None, order: Order) -> Sampling:
-    """The method with its batch size and order, refused where they do not go together."""
-    if method is Method.minibatch and batch_size is None:
-        raise InputError("--method minibatch needs a batch size; give e.g. --batch-size 2")
-    if method is not Method.minibatch and batch_size is not None:
-        raise InputError(f"--batch-size is for --method minibatch, not {method.value}; leave one of them out")
-    order = Order.sequential if method is Method.gd else order  # one batch of all samples has no order
-    return {"method": method.value, "batch_size": batch_size, "order": order.value}
-
-
-def check_start(weight: float) -> None:
-    """Refuse a start that no run can leave."""
-    if not math.isfinite(weight):
-        raise InputError(f"--weight {weight}: give a finite number")
+    kind = torch.float32 if dtype == "float32" else torch.float64
+    return open_data(data, x=x, y=y, dtype=kind, device=torch_device(device, dtype))

@@ -12,7 +12,6 @@ import typer
 
 from torchgd.cli import app, terminal
 from torchgd.cli import options as opt
-from torchgd.cli.stability import Loss, LossOption, ToleranceOption
 
 
 @app.command(epilog="Example: torchgd sweep hubble --method sgd --lr-min 0.001 --lr-max 1 --points 1000")
@@ -21,19 +20,27 @@ def sweep(
     x: opt.XOption = None,
     y: opt.YOption = None,
     lr_min: Annotated[
-        float | None, typer.Option(help="The smallest lr; 1 % of the limit unless told.")
+        float | None,
+        typer.Option(
+            parser=opt.real(0), metavar="FLOAT", help="The smallest lr.", show_default="1 % of the limit"
+        ),
     ] = None,
     lr_max: Annotated[
-        float | None, typer.Option(help="The largest lr; 150 % of the limit unless told.")
+        float | None,
+        typer.Option(
+            parser=opt.real(0), metavar="FLOAT", help="The largest lr.", show_default="150 % of the limit"
+        ),
     ] = None,
-    points: Annotated[int, typer.Option(help="How many learning rates.")] = 100,
+    points: Annotated[
+        int, typer.Option(parser=opt.whole(2), metavar="N", help="How many learning rates.")
+    ] = 100,
     linear: Annotated[bool, typer.Option("--linear", help="Evenly spaced; else by equal ratios.")] = False,
-    method: opt.MethodOption = opt.Method.gd,
+    method: opt.MethodOption = "gd",
     epochs: opt.EpochsOption = 100,
     batch_size: opt.BatchSizeOption = None,
-    order: opt.OrderOption = opt.Order.sequential,
-    loss: LossOption = Loss.mean,
-    tolerance: ToleranceOption = 1e-6,
+    order: opt.OrderOption = "sequential",
+    loss: opt.LossOption = "mean",
+    tolerance: opt.ToleranceOption = 1e-6,
     seed: opt.SeedOption = 0,
     weight: opt.WeightOption = 1.0,
     logdir: opt.LogdirOption = Path("runs"),
@@ -45,13 +52,12 @@ def sweep(
     as_json: opt.JsonOption = False,
 ) -> None:
     """Train at many learning rates at once; how many epochs does each take?"""
-    asked = opt.sampling(method, batch_size, order)
-    dataset = opt.read_data(data, x, y, opt.Dtype.float64, "cpu")
-    opt.check_start(weight)
+    plan = opt.plan(method, batch_size, order, seed, loss=loss)
+    dataset = opt.read_data(data, x, y, "float64", "cpu")
 
     from torchgd.convergence.figures import sweep_figure
     from torchgd.convergence.sweep import sweep_lr
-    from torchgd.figures import METHOD_NAMES, to_png
+    from torchgd.figures import to_png
     from torchgd.runs.run import experiment_name
     from torchgd.runs.runlog import RunLog, new_folder, write_config, write_text
 
@@ -60,17 +66,15 @@ def sweep(
         "points": points,
         "linear": linear,
         "epochs": epochs,
-        **asked,
-        "loss": loss.value,
+        **plan.sampling,
         "w0": weight,
         "tolerance": tolerance,
-        "seed": seed,
     }
     with terminal.progress(epochs, "sweep") as on_epoch:
         swept = sweep_lr(samples, targets, lr_min, lr_max, **settings, on_epoch=on_epoch)
-    title = f"{dataset.name}, {METHOD_NAMES[method.value]}: {points} learning rates"
-    picture, *_ = to_png(sweep_figure(swept, method.value, linear=linear, title=title))
-    folder = new_folder(logdir, experiment_name(dataset), name or f"sweep-{method.value}")
+    title = f"{dataset.name}, {plan.label}: {points} learning rates"
+    picture, *_ = to_png(sweep_figure(swept, method, linear=linear, title=title))
+    folder = new_folder(logdir, experiment_name(dataset), name or f"sweep-{method}")
     (folder / "sweep.png").write_bytes(picture)
     write_config(folder, {"data": data, "x": x, "y": y, "lr_min": lr_min, "lr_max": lr_max, **settings})
     columns = {
@@ -85,7 +89,7 @@ def sweep(
         for index, rate in enumerate(columns["lr"]):
             history = swept.history(index)
             own = new_folder(folder.parent, folder.name, f"lr-{rate:.6g}")
-            row = {"method": method.value, "lr": rate, "batch_size": swept.epoch.updates.batch_size}
+            row = {"method": method, "lr": rate, "batch_size": swept.epoch.updates.batch_size}
             with RunLog(own, row, epochs=epochs, updates=int(history.end_update[-1]) or 1) as log:
                 log.write(history)
                 log.finish(history)

@@ -35,6 +35,12 @@ def say(text: str = "", *, to_stderr: bool = False, hang: int = 0) -> None:
     console.print(text)
 
 
+def say_each(sentences: Sequence[str], *, to_stderr: bool) -> None:
+    """Print sentences, a line each."""
+    for sentence in sentences:
+        say(sentence, to_stderr=to_stderr)
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
     """Print a table: the first column to the left, the others (numbers) to the right.
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 from torchgd.convergence.epochs import FixedOrder, Intervals
 from torchgd.convergence.methods import Epoch, epoch_of
 from torchgd.errors import InputError
+from torchgd.plan import Plan
 from torchgd.samples import Numbers
 
 NO_NOISE = 1e-9  # relative to w*: below it the samples lie on one line
 FORGOTTEN = 1e-6  # what auto_lr leaves of the starting error
+AnyPlan = TypeVar("AnyPlan", bound=Plan)
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,14 @@ def auto_lr(
     lr = _smallest(epoch, enough)
     why = f"is the smallest that leaves 1e-06 of the starting error after {epochs} epochs"
     return lr, f"lr {lr:.6g} {why}: a smaller lr settles nearer to least squares"
+
+
+def with_lr(plan: AnyPlan, x: Numbers, y: Numbers, epochs: int) -> tuple[AnyPlan, str]:
+    """The plan with its learning rate: its own, or else the one that :func:`auto_lr` chooses, and why."""
+    if plan.lr is not None:
+        return plan, ""
+    lr, why = auto_lr(x, y, epochs=epochs, **plan.sampling)
+    return replace(plan, lr=lr), why
 
 
 def _smallest(epoch: Epoch, enough: float) -> float:

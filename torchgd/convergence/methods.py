@@ -1,15 +1,12 @@
-"""The methods and orders by name, each with what its epoch does to the error."""
+"""What an epoch of a plan does to the error."""
 
 from __future__ import annotations
 
-from torchgd.batches import ORDERS, Batches
 from torchgd.convergence.epochs import FixedOrder, ShuffledSamples, Updates
 from torchgd.convergence.random_epochs import RandomEpoch, Replacement, ShuffledBatches
 from torchgd.errors import InputError
+from torchgd.plan import Plan
 from torchgd.samples import Numbers, samples
-
-METHODS = ("gd", "sgd", "minibatch")
-LOSSES = ("mean", "sum", "half")
 
 Epoch = FixedOrder | RandomEpoch
 
@@ -28,24 +25,15 @@ def epoch_of(
 
     Arguments and errors as for :func:`torchgd.stability`.
     """
-    for name, value, allowed in (
-        ("method", method, METHODS),
-        ("order", order, ORDERS),
-        ("loss", loss, LOSSES),
-    ):
-        if value not in allowed:
-            raise InputError(f"{name} is {value!r}; give one of {', '.join(allowed)}")
-    if (batch_size is not None) != (method == "minibatch"):
-        mend = "give batch_size" if batch_size is None else "leave batch_size out, or take method 'minibatch'"
-        raise InputError(f"method is {method!r} and batch_size is {batch_size}; {mend}")
+    plan = Plan(method=method, batch_size=batch_size, order=order, loss=loss, seed=seed)
     x, y = samples(x, y)
     largest = x.abs().max().item()
     if not 1e-150 < largest < 1e150:  # curvatures and learning rates are of the size of x² and 1/x²
         raise InputError(f"the largest |x| is {largest:g}, its square is out of range; use another unit")
-    size = Batches(len(x), {"gd": len(x), "sgd": 1}.get(method, batch_size or 0)).batch_size
+    size = plan.batches(len(x)).batch_size  # which refuses a size that does not fit
     updates = Updates.of(x, y, size, loss)
-    if method == "gd" or order == "sequential" or (order == "shuffled" and size == len(x)):
+    if plan.order == "sequential" or (plan.order == "shuffled" and size == len(x)):
         return FixedOrder(updates)
-    if order == "replacement":
+    if plan.order == "replacement":
         return Replacement(updates, seed)
     return ShuffledSamples(updates, seed) if size == 1 else ShuffledBatches(updates, seed)

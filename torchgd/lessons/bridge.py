@@ -25,7 +25,7 @@ from torchgd.gradient import gradient
 from torchgd.history import History
 from torchgd.model import LinearModel
 from torchgd.recorder import Recorder
-from torchgd.runs.run import Config, make_optimizer
+from torchgd.runs.run import Config
 
 LADDER = (  # the lecture, the part that is PyTorch's from there on, and what it replaces
     (3, "by-hand", "everything by hand"),
@@ -74,9 +74,7 @@ def climb(config: Config, x: Tensor, y: Tensor) -> list[Rung]:
 
     Example:
         >>> from torchgd import course
-        >>> sgd = {"method": "sgd", "lr": 0.01, "batch_size": None, "order": "sequential", "seed": 0}
-        >>> files = {"data": "course", "x": None, "y": None, "device": "cpu", "dtype": "float64"}
-        >>> config = Config(**sgd, **files, epochs=1, weight=1.0, gradient="hand", engine="loop")
+        >>> config = Config(data="course", method="sgd", lr=0.01, epochs=1)
         >>> [f"{rung.history.weight[-1]:.6f}" for rung in climb(config, *course())]
         ['1.260688', '1.260688', '1.260688', '1.260688', '1.260688']
     """
@@ -97,7 +95,7 @@ def climb(config: Config, x: Tensor, y: Tensor) -> list[Rung]:
 def _descend(config: Config, x: Tensor, y: Tensor, torchs: set[str]) -> History:
     """One run, of which these parts are PyTorch's and the others torchgd's."""
     by_hand = LinearModel(config.weight, device=x.device, dtype=x.dtype)
-    own_optimizer = make_optimizer(config, by_hand)
+    own_optimizer = config.optimizer(by_hand.parameters())
     batches = own_optimizer.batches(len(x))
 
     model: LinearModel | nn.Linear = by_hand
@@ -105,7 +103,7 @@ def _descend(config: Config, x: Tensor, y: Tensor, torchs: set[str]) -> History:
         model = nn.Linear(1, 1, bias=False, device=x.device, dtype=x.dtype)
         nn.init.constant_(model.weight, config.weight)
         x, y = x.reshape(-1, 1), y.reshape(-1, 1)  # it takes samples in rows
-    optimizer: Optimizer = SGD(model.parameters(), lr=config.lr) if "optimizer" in torchs else own_optimizer
+    optimizer: Optimizer = SGD(model.parameters(), lr=config.rate) if "optimizer" in torchs else own_optimizer
     data: Iterable[Any] = _Slices(x, y, batches)
     if "loader" in torchs:
         data = DataLoader(TensorDataset(x, y), batch_sampler=batches)

@@ -1,19 +1,29 @@
-"""Lecture 3, with witnesses: is the gradient right, and is each method what PyTorch does?"""
+"""Lecture 3, end to end: three methods, their runs, and witnesses that each is right."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchgd import gradient as by_hand
+from torchgd.convergence.certificate import Certificate, stability, with_lr
+from torchgd.data.dataset import Dataset, course
 from torchgd.model import LinearModel
 from torchgd.moments import float64
-from torchgd.runs.run import Config, make_optimizer
+from torchgd.plan import METHODS, Plan
+from torchgd.runs.run import Config, Run, experiment_name, run, with_engine
 from torchgd.training import train
 
-MOST_UPDATES = 2000  # the witnesses watch the first so many updates of a run
+MOST_UPDATES = 2000  # the witnesses watch the first updates of a run, at most this many
+COURSE_LR = 0.01  # lecture 3's
+
+Progress = AbstractContextManager[Callable[[int], None]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,136 @@ class Witness:
         return self.gradient < 1e-12 and self.equal_updates == self.updates
 
 
+@dataclass(frozen=True)
+class Part:
+    """One method in the lesson.
+
+    Attributes:
+        config: what was run; its lr is the one that was used.
+        run: the run: history, model and folder.
+        certificate: what was to be expected of it.
+        witness: what was seen beside it.
+    """
+
+    config: Config
+    run: Run
+    certificate: Certificate
+    witness: Witness
+
+    @property
+    def ok(self) -> bool:
+        """The gradient and the steps are right, and the run converges."""
+        return self.witness.ok and self.certificate.converges and self.run.history.status != "diverged"
+
+    def as_dict(self, predict: float) -> dict[str, Any]:
+        """The numbers for JSON, with the prediction at this x."""
+        history = self.run.history
+        return {
+            "lr": self.config.lr,
+            "limit": self.certificate.limit,
+            "converges": self.certificate.converges,
+            "updates": int(history.end_update[-1]),
+            "first_weight": history.weight[min(1, len(history.weight) - 1)].item(),
+            "weight": self.run.model.weight.item(),
+            "cost": history.cost[-1].item(),
+            "prediction": self.run.model(predict).item(),
+            "status": history.status,
+            "updates_watched": self.witness.updates,
+            "gradient_difference": self.witness.gradient,
+            "updates_equal_to_sgd": self.witness.equal_updates,
+            "ok": self.ok,
+            "run_dir": str(self.run.folder),
+        }
+
+
+def lesson(
+    data: Dataset | None = None,
+    *,
+    lr: float | str = COURSE_LR,
+    epochs: int = 100,
+    batch_size: int = 2,
+    order: str = "sequential",
+    seed: int = 0,
+    weight: float = 1.0,
+    logdir: Path | str = "runs",
+    source: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+    progress: Callable[[int, str], Progress] = lambda total, label: nullcontext(lambda done: None),
+) -> dict[str, Part]:
+    """Lecture 3, end to end: y = w·x by each method, logged, certified, and watched by two witnesses.
+
+        w ← w − lr · dC_B/dw,    B all samples, one, or a mini-batch
+
+    Args:
+        data: the samples; the course's if not given.
+        lr: the learning rate of all methods, in units of 1/x²; "auto" chooses one for each.
+        epochs: passes over the data.
+        batch_size: samples in a mini-batch; as many as there are, where these are fewer.
+        order, seed: see :class:`torchgd.plan.Plan`.
+        weight: the weight before training.
+        logdir: the folder of all runs; each method's run gets a folder of its own in it.
+        source: the words that name the data, for config.json.
+        say: called with each sentence to read before the runs.
+        progress: makes a progress bar from a total and a label, as a context.
+
+    Returns:
+        The method's name → its :class:`Part`.
+
+    Raises:
+        InputError: an argument is out of its range, or the data do not serve.
+
+    Example:
+        >>> import tempfile
+        >>> from torchgd import lesson
+        >>> parts = lesson(epochs=1, logdir=tempfile.mkdtemp())
+        >>> {method: round(part.run.model.weight.item(), 6) for method, part in parts.items()}
+        {'gd': 1.093333, 'sgd': 1.260688, 'minibatch': 1.221}
+        >>> all(part.ok for part in parts.values())
+        True
+
+    Source: 《PyTorch深度学习实践》, lecture 3 (2020).
+    """
+    data = course() if data is None else data
+    samples, targets = data
+    words = dict(source or {"data": data.name})
+    parts = dict[str, Part]()
+    heard = [f"{len(samples)} samples: {data.x_label} → {data.y_label}"]
+
+    def announce() -> None:
+        while heard:
+            say(heard.pop(0))
+
+    for method, kind in METHODS.items():
+        plan, why = with_lr(
+            Plan(
+                method=method,
+                batch_size=min(batch_size, len(samples)) if kind.samples == "some" else None,
+                order=order,
+                seed=seed,
+                lr=None if isinstance(lr, str) else lr,
+            ),
+            samples,
+            targets,
+            epochs,
+        )
+        heard += [f"{kind.label}: {why}"] if why else []
+        place: dict[str, Any] = {"device": str(samples.device), "dtype": str(samples.dtype).split(".")[1]}
+        config = Config(**asdict(plan), **words, **place, epochs=epochs, weight=weight)
+        config = with_engine(config, data)
+        with progress(epochs, kind.label) as on_epoch:
+            done = run(
+                config,
+                data,
+                logdir=Path(logdir),
+                experiment=experiment_name(data),
+                on_start=announce,
+                on_epoch=on_epoch,
+            )
+        certificate = stability(samples, targets, plan.lr, **plan.sampling)
+        parts[method] = Part(config, done, certificate, witness(config, samples, targets))
+    return parts
+
+
 def witness(config: Config, x: Tensor, y: Tensor) -> Witness:
     """Run the first updates of a configuration three ways at once, in float64.
 
@@ -44,10 +184,11 @@ def witness(config: Config, x: Tensor, y: Tensor) -> Witness:
     with torch.optim.SGD on the same batches.
     """
     x, y = float64(x), float64(y)
-    if config.method != "gd":  # so many samples give so many updates, or more
-        x, y = x[: MOST_UPDATES * (config.batch_size or 1)], y[: MOST_UPDATES * (config.batch_size or 1)]
+    if METHODS[config.method].samples != "all":
+        most = MOST_UPDATES * config.batch_size_of(len(x))
+        x, y = x[:most], y[:most]
     model = LinearModel(config.weight, device=x.device, dtype=x.dtype)
-    optimizer = make_optimizer(config, model)
+    optimizer = config.optimizer(model.parameters())
     per_epoch = len(optimizer.batches(len(x)))
     epochs = min(config.epochs, max(1, MOST_UPDATES // per_epoch))
     largest = difference = torch.zeros((), dtype=x.dtype, device=x.device)
@@ -63,8 +204,8 @@ def witness(config: Config, x: Tensor, y: Tensor) -> Witness:
 
     ours = train(model, x, y, optimizer, epochs, gradient=watched, check=False)
     peer = LinearModel(config.weight, device=x.device, dtype=x.dtype)
-    sgd = torch.optim.SGD(peer.parameters(), lr=config.lr)
-    batches = make_optimizer(config, model).batches(len(x))  # its generator starts from the seed again
+    sgd = torch.optim.SGD(peer.parameters(), lr=config.rate)
+    batches = config.batches(len(x))  # its generator starts from the seed again
     theirs = train(peer, x, y, sgd, epochs, gradient="hand", batches=batches)
     updates = len(ours.update_weight)
     equal = int((ours.update_weight == theirs.update_weight[:updates]).sum())

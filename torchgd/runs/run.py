@@ -6,51 +6,50 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from torchgd.data.dataset import Dataset
 from torchgd.data.mapped import MappedVector
 from torchgd.epoch.distributed import ALONE, Group
 from torchgd.epoch.scan import Epoch, epoch_in_order, scan
 from torchgd.errors import InputError
-from torchgd.figures import METHOD_NAMES, cost_curve, parabola, to_png
+from torchgd.figures import cost_curve, parabola, to_png
 from torchgd.history import History
 from torchgd.interruption import stoppable
 from torchgd.model import LinearModel
 from torchgd.moments import Moments
-from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
+from torchgd.optim import GradientDescent
+from torchgd.plan import Plan
 from torchgd.runs.checkpoint import Checkpoint
 from torchgd.runs.keeper import Keeper
 from torchgd.runs.resume import CHECKPOINT, GO_ON, counted_on, find_run, fingerprint, past_of, writing
 from torchgd.runs.runlog import RunLog, new_folder, write_config
 from torchgd.training import MOST_UPDATES_RECORDED, Place, train
 
-MOST_CERTIFIED = 1_000_000  # samples; above it the certificate takes longer than the run
 
-
-@dataclass(frozen=True)
-class Config:
-    """All that decides the numbers of a run, as config.json holds it."""
+@dataclass(frozen=True, kw_only=True)
+class Config(Plan):
+    """A plan, and all else that decides the numbers of a run, as config.json holds it."""
 
     data: str
-    x: str | None
-    y: str | None
-    method: str
-    lr: float
-    epochs: int
-    batch_size: int | None
-    order: str
-    seed: int
-    weight: float
-    gradient: str
-    device: str
-    dtype: str
-    engine: str
+    x: str | None = None
+    y: str | None = None
+    epochs: int = 100
+    weight: float = 1.0
+    gradient: str = "hand"
+    device: str = "cpu"
+    dtype: str = "float64"
+    engine: str = "auto"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values by name; without the loss, which is the mean in every run."""
+        return {name: value for name, value in asdict(self).items() if name != "loss"}
 
 
 @dataclass(frozen=True)
@@ -61,30 +60,6 @@ class Run:
     model: LinearModel
     folder: Path
     had_ended: bool = False
-
-
-def optimizer_factory(
-    *, method: str, lr: float, batch_size: int | None, order: str, seed: int
-) -> Callable[..., GradientDescent]:
-    """The method's optimizer, still without its parameters; its order is seeded."""
-    if method == "gd":
-        return partial(GradientDescent, lr=lr)
-    sampling: dict[str, Any] = {"order": order, "generator": torch.Generator().manual_seed(seed)}
-    if method == "sgd":
-        return partial(StochasticGradientDescent, lr=lr, **sampling)
-    return partial(MiniBatchGradientDescent, lr=lr, batch_size=batch_size or 1, **sampling)
-
-
-def make_optimizer(config: Config, model: LinearModel) -> GradientDescent:
-    """The optimizer of the configuration for this model."""
-    factory = optimizer_factory(
-        method=config.method,
-        lr=config.lr,
-        batch_size=config.batch_size,
-        order=config.order,
-        seed=config.seed,
-    )
-    return factory(model.parameters())
 
 
 def run(
@@ -118,14 +93,14 @@ def run(
         Stopped: SIGINT or SIGTERM came; the run can be gone on with.
     """
     model = LinearModel(config.weight, device=data.inputs.device, dtype=data.inputs.dtype)
-    optimizer = make_optimizer(config, model)
+    optimizer = config.optimizer(model.parameters())
     batches = optimizer.batches(len(data))
     read = read or read_in_order(config, data, on_epoch)
     moments = read.moments if read else Moments.of(data.blocks())
     settings = {
         "torchgd": version("torchgd"),
         "torch": str(torch.__version__),
-        **asdict(config),
+        **config.settings,
         **fingerprint(data),
     }
     if not moments.cost(config.weight) * moments.n <= torch.finfo(data.inputs.dtype).max:
@@ -148,7 +123,7 @@ def run(
         updates = (int(before.end_update[-1]) if before else 0) + len(batches) * (config.epochs - done)
         hyperparameters: dict[str, float | str] = {
             "method": config.method,
-            "lr": config.lr,
+            "lr": config.rate,
             "batch_size": batches.batch_size,
         }
         with (
@@ -169,15 +144,20 @@ def run(
             on_start()
             outcome = _train(config, data, model, optimizer, past, on_progress, read)
             history = replace(log.history, status=outcome.status, reason=outcome.reason)
-            title = f"{METHOD_NAMES[config.method]}, lr = {config.lr:.6g}"
-            for tag, figure in (
-                ("parabola", parabola({config.method: history}, moments, title=title)),
-                ("cost", cost_curve({config.method: history}, title=title)),
-            ):
+            for tag, figure in _pictures(config, history, moments).items():
                 log.picture(tag, *to_png(figure))
             log.finish(history)
             keeper.end(history)
     return Run(history, model, folder)
+
+
+def _pictures(config: Config, history: History, moments: Moments) -> dict[str, Figure]:
+    """The run's two pictures by their tags."""
+    title, histories = f"{config.label}, lr = {config.rate:.6g}", {config.method: history}
+    return {
+        "parabola": parabola(histories, moments, title=title),
+        "cost": cost_curve(histories, title=title),
+    }
 
 
 def read_in_order(
@@ -192,7 +172,7 @@ def read_in_order(
     """
     if config.engine != "scan" or config.order != "sequential":
         return None
-    optimizer = make_optimizer(config, LinearModel(config.weight))
+    optimizer = config.optimizer(LinearModel(config.weight).parameters())
     return epoch_in_order(
         data,
         optimizer,
@@ -248,8 +228,7 @@ def with_engine(config: Config, data: Dataset, group: Group = ALONE) -> Config:
         raise InputError("under torchrun the samples are shared by --engine scan, with --gradient hand")
     if group.size > 1 and config.order != "sequential":
         raise InputError(f"the {config.order} order needs all samples in one process; take sequential")
-    size = {"gd": len(data), "sgd": 1}.get(config.method, config.batch_size or 1)
-    updates = config.epochs * math.ceil(len(data) / size)
+    updates = config.epochs * math.ceil(len(data) / config.batch_size_of(len(data)))
     long = updates > MOST_UPDATES_RECORDED or isinstance(data.inputs, MappedVector)
     engine = "scan" if (long or group.size > 1) and config.gradient == "hand" else "loop"
     return replace(config, engine=engine) if config.engine == "auto" else config

@@ -1,0 +1,28 @@
+"""All methods side by side at one learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from torchgd.convergence.certificate import Certificate, certify
+from torchgd.convergence.methods import Epoch, epoch_of
+from torchgd.plan import METHODS, Plan
+
+
+def survey(plan: Plan, x: Tensor, y: Tensor, tolerance: float) -> dict[str, tuple[Plan, Epoch, Certificate]]:
+    """Every method's plan, epoch and certificate, by its name: in the plan's order, at its learning rate.
+
+    The mini-batches are of the plan's size, or else of 2.
+
+    Arguments and errors as for :func:`torchgd.stability`.
+    """
+    found = dict[str, tuple[Plan, Epoch, Certificate]]()
+    for method, kind in METHODS.items():
+        size = (plan.batch_size or min(2, len(x))) if kind.samples == "some" else None
+        own = replace(plan, method=method, batch_size=size)
+        epoch = epoch_of(x, y, **own.sampling)
+        certificate = certify(epoch, own.lr, method=method, order=plan.order, tolerance=tolerance)
+        found[method] = own, epoch, certificate
+    return found

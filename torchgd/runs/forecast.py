@@ -1,0 +1,46 @@
+"""What is said of a run before its first update, and of its end."""
+
+from __future__ import annotations
+
+from torchgd.convergence.certificate import Certificate, stability, with_lr
+from torchgd.convergence.divergence import explain_divergence
+from torchgd.data.dataset import Dataset
+from torchgd.epoch.distributed import ALONE, Group
+from torchgd.history import History
+from torchgd.runs.run import Config, with_engine
+
+MOST_CERTIFIED = 1_000_000  # samples; above it the certificate takes longer than the run
+
+
+def prepare(
+    config: Config, data: Dataset, group: Group = ALONE
+) -> tuple[Config, Certificate | None, list[str]]:
+    """The configuration with its learning rate and engine chosen, its certificate, and what to say of it.
+
+    Above a million samples there is no certificate.
+
+    Raises:
+        InputError: no learning rate can be chosen for these data; the engine cannot serve.
+    """
+    config, why = with_lr(config, data.x, data.y, config.epochs)
+    said = [why] if why else []
+    certificate = None
+    if len(data) <= MOST_CERTIFIED:
+        certificate = stability(data.x, data.y, config.lr, **config.sampling)
+        said.append(certificate.verdict)
+        if certificate.converges and (certificate.epochs or 0) > config.epochs:
+            left = abs(certificate.factor) ** config.epochs
+            asked = f"{config.epochs} epoch{'s' * (config.epochs != 1)}"
+            said.append(f"You asked for {asked}, which leave {left:.3g} of the starting error.")
+    return with_engine(config, data, group), certificate, said
+
+
+def reason(config: Config, history: History, data: Dataset) -> str:
+    """Why the run ended as it did; of one that diverged, what made it so and what to do."""
+    if history.status != "diverged":
+        return history.reason
+    if len(data) > MOST_CERTIFIED:
+        return f"{history.reason}; give a smaller --lr, or --lr auto"
+    options = {name: value for name, value in config.sampling.items() if name != "seed"}
+    why = explain_divergence(history.weight, data.x, data.y, config.rate, **options)
+    return f"{history.reason}. {why}"
