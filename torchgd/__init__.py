@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from torchgd.epoch_maps import EpochMap as EpochMap
     from torchgd.errors import InputError as InputError
     from torchgd.history import History as History
+    from torchgd.lessons.lesson import lesson as lesson
     from torchgd.model import LinearModel as LinearModel
     from torchgd.optim import GradientDescent as GradientDescent
     from torchgd.optim import MiniBatchGradientDescent as MiniBatchGradientDescent
     from torchgd.optim import StochasticGradientDescent as StochasticGradientDescent
+    from torchgd.plan import Plan as Plan
     from torchgd.training import train as train
 
 _MODULE_OF = {
@@ -60,6 +62,8 @@ _MODULE_OF = {
     "MiniBatchGradientDescent": "optim",
     "StochasticGradientDescent": "optim",
     "train": "training",
+    "Plan": "plan",
+    "lesson": "lessons.lesson",
     "Dataset": "data.dataset",
     "InputError": "errors",
     "LinearModel": "model",
