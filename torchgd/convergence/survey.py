@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor
-
 from torchgd.convergence.certificate import Certificate, certify
 from torchgd.convergence.methods import Epoch, epoch_of
 from torchgd.plan import METHODS, Plan
+from torchgd.samples import Numbers
 
 
-def survey(plan: Plan, x: Tensor, y: Tensor, tolerance: float) -> dict[str, tuple[Plan, Epoch, Certificate]]:
+def survey(
+    plan: Plan, x: Numbers, y: Numbers, tolerance: float
+) -> dict[str, tuple[Plan, Epoch, Certificate]]:
     """Every method's plan, epoch and certificate, by its name: in the plan's order, at its learning rate.
 
     The mini-batches are of the plan's size, or else of 2.
