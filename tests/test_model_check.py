@@ -70,7 +70,7 @@ def in_float32(p: Gradients, x: Tensor, y: Tensor) -> Gradients:
 
 
 @pytest.mark.parametrize("f", [linear, of_each, in_float32, by_autograd(functional.mse_loss)])
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [0, 5, 9])
 def test_right_gradients_of_a_line(f: Callable[..., Gradients], seed: int) -> None:
     torch.manual_seed(seed)
     size = 10.0 ** (seed - 5)
@@ -79,7 +79,7 @@ def test_right_gradients_of_a_line(f: Callable[..., Gradients], seed: int) -> No
     assert check_gradient(f, X, Y, model=nn.Linear(1, 1), seed=seed).cause is Cause.correct
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(6))
 def test_right_gradients_of_a_network(seed: int) -> None:
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
@@ -170,21 +170,21 @@ WRONG: list[tuple[str, Callable[..., Any], Cause, float | None, str]] = [
         spoiled(bias=lambda g, p: g["bias"] * (1 + p["bias"] ** 2)),
         Cause.unknown,
         None,
-        "bias: It is wrong, and no known mistake",
+        "bias: It is wrong at 14 of 14 points, and no known mistake",
     ),
     ("a name too few", lambda p, x, y: {"weight": linear(p, x, y)["weight"]}, Cause.wrong_shape, None,
      "It gives gradients for weight; due are weight, bias."),
     ("shape", spoiled(weight=lambda g, p: g["weight"][0]), Cause.wrong_shape, None,
      "It gives weight a gradient of shape (1,) where (1, 1) is due."),
     ("nothing", lambda p, x, y: None, Cause.wrong_dtype, None, "It returned None: a return is missing"),
-    ("None in it", spoiled(bias=lambda g, p: None), Cause.detached, None, "It gives None for a parameter."),
-    ("text", spoiled(bias=lambda g, p: "1"), Cause.wrong_dtype, None, "It gives a parameter no number."),
+    ("None in it", spoiled(bias=lambda g, p: None), Cause.detached, None, "It gives bias None"),
+    ("text", spoiled(bias=lambda g, p: "1"), Cause.wrong_dtype, None, "It gives bias a str for a gradient."),
     ("NaN", spoiled(bias=lambda g, p: g["bias"] * torch.nan), Cause.non_finite, None,
-     "It gives bias a gradient that is NaN or infinite."),
+     "It returns nan for bias at N = 5"),
     ("random", spoiled(bias=lambda g, p: torch.rand(1)), Cause.nondeterministic, None,
      "Two calls with the same numbers give two answers"),
     ("in place", spoiled(bias=lambda g, p: p["bias"].sub_(g["bias"])), Cause.mutates_input, None,
-     "It changes a parameter in place"),
+     "It changes bias in place"),
     ("another name", spoiled(bias=lambda g, p: p["intercept"]), Cause.raises, None,
      "It raised KeyError: 'intercept' (line"),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""How a function that somebody wrote is called, and what comes back.
+"""How a function f(w, x, y) that somebody wrote is called, and what comes back.
 
 It may take tensors, lists, numpy arrays or one sample at a time: the first form that it takes is its own.
 """
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from torchgd.check.mistakes import Cause
 from torchgd.check.probes import Probe
+from torchgd.check.report import Diagnosis
+from torchgd.check.subject import Answer
 
 LISTS, ARRAYS = "lists of numbers", "numpy arrays"
 _REFUSALS = (Cause.raises, Cause.detached)
@@ -32,24 +34,6 @@ class Form:
     weight: Callable[[float], Any]
     samples: Callable[[Tensor], Any]
     one_by_one: bool = False
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a call has no answer."""
-
-    cause: Cause
-    text: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one call gave: a value in float64, with the dtype it came in; or a problem."""
-
-    value: Tensor | None = None
-    dtype: torch.dtype | None = None
-    problem: Problem | None = None
-    changed: str = ""  # the names of the inputs that the call changed in place
 
 
 def forms(device: torch.device, given: Any = None) -> list[Form]:
@@ -75,30 +59,30 @@ def forms(device: torch.device, given: Any = None) -> list[Form]:
     return sorted(tried, key=lambda form: form.name != first)
 
 
-def choose_form(f: GradientFunction, probe: Probe, given: Any, device: torch.device) -> Form | Problem:
+def choose_form(f: GradientFunction, probe: Probe, given: Any, device: torch.device) -> Form | Diagnosis:
     """The first form that f takes without an exception or a warning, else without an exception."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for form in forms(device, given):
-            problem = call(f, form, probe).problem
-            if problem is None or problem.cause not in _REFUSALS:
+            failure = call(f, form, probe).failure
+            if failure is None or failure.cause not in _REFUSALS:
                 return form
-    problems = []
+    failures = []
     for form in forms(device, given):
-        problem = call(f, form, probe).problem
-        if problem is None or problem.cause not in _REFUSALS:
+        failure = call(f, form, probe).failure
+        if failure is None or failure.cause not in _REFUSALS:
             return form
-        problems.append(problem)
+        failures.append(failure)
     # A fault of f itself shows in most forms; a form that f does not take has an exception of its own.
-    kinds = [problem.text.partition(":")[0] for problem in problems]
+    kinds = [failure.message.partition(":")[0] for failure in failures]
     usual = max(kinds, key=kinds.count)
-    detached = [problem for problem in problems if problem.cause is Cause.detached]
-    return [*detached, problems[kinds.index(usual)]][0]
+    detached = [failure for failure in failures if failure.cause is Cause.detached]
+    return [*detached, failures[kinds.index(usual)]][0]
 
 
 def takes_lists(f: GradientFunction, probe: Probe) -> bool:
     """Whether f is plain Python, or turns lists into arrays by itself."""
-    return call(f, forms(torch.device("cpu"), [])[0], probe).problem is None
+    return call(f, forms(torch.device("cpu"), [])[0], probe).failure is None
 
 
 def call(f: GradientFunction, form: Form, probe: Probe) -> Answer:
@@ -108,7 +92,7 @@ def call(f: GradientFunction, form: Form, probe: Probe) -> Answer:
         with torch.enable_grad():
             raw = [f(w, *pair) for pair in zip(x, y, strict=True)] if form.one_by_one else f(w, x, y)
     except (Exception, SystemExit) as error:
-        return Answer(problem=raised(f, error))
+        return Answer(failure=raised(f, error))
     before = (form.weight(probe.w), form.samples(probe.x), form.samples(probe.y))
     pairs = zip("wxy", (w, x, y), before, strict=True)
     changed = "" if form.one_by_one else " and ".join(name for name, now, was in pairs if not _same(now, was))
@@ -116,11 +100,12 @@ def call(f: GradientFunction, form: Form, probe: Probe) -> Answer:
         value = as_tensor(raw)
     except (TypeError, ValueError, RuntimeError):
         kind = "None: a return is missing" if raw is None else f"a {type(raw).__name__}"
-        return Answer(problem=Problem(Cause.wrong_dtype, f"returned {kind}"), changed=changed)
+        return Answer(failure=Diagnosis(Cause.wrong_dtype, f"It returned {kind}."), changed=changed)
     if value.dtype.is_complex or value.dtype is torch.bool:
         kind = "complex numbers" if value.dtype.is_complex else "True or False"
-        return Answer(problem=Problem(Cause.wrong_dtype, f"returned {kind}, no real number"), changed=changed)
-    return Answer(value.double(), value.dtype, changed=changed)
+        failure = Diagnosis(Cause.wrong_dtype, f"It returned {kind}, not a real number.")
+        return Answer(failure=failure, changed=changed)
+    return Answer({"": value.double()}, frozenset({value.dtype}), changed=changed)
 
 
 def as_tensor(raw: Any) -> Tensor:
@@ -150,14 +135,15 @@ def _same(now: Any, was: Any) -> bool:
     return bool(now == was)
 
 
-def raised(f: GradientFunction, error: BaseException) -> Problem:
+def raised(f: GradientFunction, error: BaseException) -> Diagnosis:
     """The exception with the user's own line: the last one in the file of f."""
     file = getattr(getattr(f, "__code__", None), "co_filename", None)
     frames = traceback.extract_tb(error.__traceback__)[1:]
     own = [frame for frame in frames if frame.filename == file]
-    text = "raised " + " ".join(f"{type(error).__name__}: {error}".split())
+    text = "It raised " + " ".join(f"{type(error).__name__}: {error}".split())
     if own:
         line = linecache.getline(own[-1].filename, own[-1].lineno or 0).strip()
         text += f" (line {own[-1].lineno}: {line})" if line else f" (line {own[-1].lineno})"
     lost = ("does not require grad", "not have been used in the graph")
-    return Problem(Cause.detached if any(sign in str(error) for sign in lost) else Cause.raises, text)
+    cause = Cause.detached if any(sign in str(error) for sign in lost) else Cause.raises
+    return Diagnosis(cause, f"{text}.")

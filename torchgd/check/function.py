@@ -1,42 +1,43 @@
-"""The backward of a `torch.autograd.Function`, against central differences."""
+"""The backward of a `torch.autograd.Function`, or of any function of tensors, against differences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.gradcheck import GradcheckError
 
 from torchgd.check.calling import raised
-from torchgd.check.explain import Factor, simplest
+from torchgd.check.diagnose import examine
+from torchgd.check.differences import real
+from torchgd.check.function_points import ACCURACY, FunctionPoint, function_points, is_float
+from torchgd.check.gather import Answers
 from torchgd.check.mistakes import Cause
-from torchgd.check.probes import YOUR_DATA
-from torchgd.check.report import Evidence, GradientReport
-from torchgd.check.verdict import Verdict, factor_verdict
+from torchgd.check.report import Diagnosis, GradientReport
+from torchgd.check.subject import Answer, Candidate, Subject
 from torchgd.errors import InputError
 
-_PRECISION = 1e-6  # relative; central differences in float64 are good to 1e-9 or so
-_POINTS = 4
+_WIDER = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64,
+          torch.complex64: torch.complex128}  # fmt: skip
 
 
-def check_function(function: type[Function], *inputs: Any, seed: int = 0) -> GradientReport:
+def check_function(function: Callable[..., Any], *inputs: Any, seed: int = 0) -> GradientReport:
     """Check the backward that somebody wrote for a `torch.autograd.Function`, and name the mistake in it.
 
-    What is right: backward(v) = Jᵀ v with J the Jacobian of forward; `torch.autograd.gradcheck` decides, in
-    float64 whatever the dtype of the inputs, at these inputs and at some near them.
+    What is right: backward(v) = Jᵀ v with J the Jacobian of forward, by differences in float64 (or in the
+    dtype of the inputs, where forward takes no other), at these inputs and at some near them.
 
     Args:
-        function: the class, with forward and backward.
-        inputs: what ``function.apply`` takes; small tensors, as every element is moved once.
+        function: the class, with forward and backward; or a function of tensors that applies one.
+        inputs: what ``function.apply`` takes; small tensors, as every element is moved. Where some of them
+            require a gradient, only theirs are judged; else None for an input declares it a constant.
         seed: of the inputs near these.
 
     Raises:
-        InputError: it is no Function, or no input is a floating-point tensor.
+        InputError: it cannot be called, or no input is a floating-point tensor.
 
     Example:
         >>> class Square(torch.autograd.Function):
@@ -54,157 +55,147 @@ def check_function(function: type[Function], *inputs: Any, seed: int = 0) -> Gra
 
     Source: `torch.autograd.gradcheck`, PyTorch (2017).
     """
-    if not (isinstance(function, type) and issubclass(function, Function)):
-        raise InputError(
-            "this is no subclass of torch.autograd.Function; a plain function is for check_gradient"
+    name = getattr(function, "__name__", type(function).__name__)
+    if not callable(function):
+        raise InputError(f"{name} is not a function; give a subclass of torch.autograd.Function")
+    if not any(is_float(value) for value in inputs):
+        raise InputError(f"{name} got no floating-point tensor; give the inputs of its forward")
+    return examine(FunctionGradient(function, name, inputs, seed))
+
+
+class FunctionGradient(Subject):
+    """A backward; ``apply`` runs it, ``given`` are the user's inputs on the CPU."""
+
+    same = "It does not depend on the incoming gradient."
+
+    def __init__(self, function: Any, name: str, inputs: Sequence[Any], seed: int) -> None:
+        self.function, self.seed = name, seed
+        self.code = function
+        is_class = isinstance(function, type) and issubclass(function, Function)
+        self.apply: Callable[..., Any] = function.apply if is_class else function
+        self.given = [value.detach().cpu() if isinstance(value, Tensor) else value for value in inputs]
+        marked = [i for i, v in enumerate(inputs) if is_float(v) and v.requires_grad]
+        self.marked = bool(marked)
+        floats = marked or [i for i, v in enumerate(inputs) if is_float(v)]
+        self.names = {f"input {i}": i for i in floats}
+        self.live: list[bool] = []  # of the outputs that can carry a gradient, those that do
+
+    def prepare(self) -> Diagnosis | None:
+        wide = [v.to(_WIDER.get(v.dtype, v.dtype)) if is_float(v) else v for v in self.given]
+        try:
+            try:
+                inputs, first = wide, self.outputs(wide)
+            except Exception:  # a kernel for one dtype only
+                inputs, first = self.given, self.outputs(self.given)
+            second = self.outputs(inputs)
+            if any(
+                not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)
+            ):
+                message = "Two calls of forward with the same inputs give two outputs: is it random?"
+                return Diagnosis(Cause.nondeterministic, message)
+            if any(not y.isfinite().all() for y in first):
+                return Diagnosis(Cause.non_finite, "Its forward gives NaN or infinity for these inputs.")
+            ys, grads, _ = self._backward(inputs, [torch.ones_like(y) for y in first])
+        except Exception as error:  # anyone's code
+            return self._raised(error)
+        self.live = [y.requires_grad for y in ys]
+        if not any(self.live):
+            return Diagnosis(Cause.detached, "None of its outputs requires a gradient.")
+        empty = [name for name, index in self.names.items() if not self.given[index].numel()]
+        constant = (
+            [] if self.marked else [name for name, g in zip(self.names, grads, strict=True) if g is None]
         )
-    if not any(_is_float(value) for value in inputs):
-        raise InputError(f"{function.__name__} got no floating-point tensor; give the inputs of its forward")
-    name = function.__name__
-    points = [_point(inputs, seed + i if i else None) for i in range(_POINTS)]
-    try:
-        faults = [fault for fault in (_gradcheck(function, point) for point in points) if fault]
-        compared = [_compare(function, point, seed) for point in points]
-    except Exception as error:  # anyone's code
-        return _failed(function, error)
-    if any("not reentrant" in fault for fault in faults):
-        message = "Two calls of backward with the same numbers give two answers: is it random?"
-        return GradientReport(name, Cause.nondeterministic, message)
-    message = (
-        f"Its backward is right at all {len(points)} points tried, by torch.autograd.gradcheck in float64."
-    )
-    verdict = _verdict(compared) if faults else Verdict(Cause.correct, message)
-    rows = partial(_evidence, compared)
-    return GradientReport(
-        name, verdict.cause, verdict.message, verdict.factor, verdict.factor_name, rows=rows
-    )
+        if set(self.names) > {*constant, *empty}:
+            self.names = {name: i for name, i in self.names.items() if name not in (*constant, *empty)}
+            if constant:
+                self.note = f" A constant, as backward gives None for it: {', '.join(constant)}."
+        dtypes = {inputs[i].dtype.to_real() for i in self.names.values()}
+        self.accuracy = max(ACCURACY[dtype][0] for dtype in dtypes)
+        self.points = function_points(self._live_outputs, inputs, self.names, self.seed)
+        kinks = self.points[0].place.kinks if self.points else []
+        if kinks:
+            self.note += f" Forward has a kink or a jump at {', '.join(kinks[:3])}: judged beside it."
+        return None
 
+    def outputs(self, inputs: Sequence[Any]) -> list[Tensor]:
+        """The floating-point outputs for copies of the inputs."""
+        with torch.no_grad():
+            return self._floats(self.apply(*(v.clone() if isinstance(v, Tensor) else v for v in inputs)))
 
-def _is_float(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+    def _floats(self, result: Any) -> list[Tensor]:
+        return [y for y in (result if isinstance(result, tuple | list) else (result,)) if is_float(y)]
 
+    def _live_outputs(self, inputs: Sequence[Any]) -> list[Tensor]:
+        return [y for y, live in zip(self.outputs(inputs), self.live, strict=True) if live]
 
-def _point(inputs: Sequence[Any], seed: int | None) -> list[Any]:
-    """The inputs in float64, as they are or each number changed by a tenth or so."""
-    point = []
-    for value in inputs:
-        if _is_float(value):
-            value = value.detach().cpu().double()
-            if seed is not None:
-                generator = torch.Generator().manual_seed(seed)
-                value = value * (1 + 0.1 * torch.randn(value.shape, generator=generator, dtype=value.dtype))
-            value = value.clone().requires_grad_()
-        point.append(value)
-    return point
-
-
-def _gradcheck(function: type[Function], point: Sequence[Any]) -> str:
-    """What gradcheck has to say against it."""
-    try:
-        torch.autograd.gradcheck(function.apply, point, check_undefined_grad=False)
-    except GradcheckError as error:
-        return str(error)
-    return ""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Backward and central differences, for one input at one point."""
-
-    index: int
-    backward: Tensor
-    again: Tensor  # backward of twice the incoming gradient
-    difference: Tensor
-    of_ones: Tensor  # the difference for an incoming gradient of ones
-
-
-def _compare(function: type[Function], point: Sequence[Any], seed: int) -> list[Comparison]:
-    """Jᵀ v for a random v, in both ways."""
-
-    def outputs() -> list[Tensor]:
-        result = function.apply(*point)
-        return [y for y in (result if isinstance(result, tuple) else (result,)) if _is_float(y)]
-
-    generator = torch.Generator().manual_seed(seed)
-    ys = outputs()
-    v = [torch.randn(y.shape, generator=generator, dtype=y.dtype) for y in ys]
-    floats = [value for value in point if _is_float(value)]
-    once, twice = (
-        torch.autograd.grad(outputs(), floats, [size * u for u in v], allow_unused=True) for size in (1, 2)
-    )
-    compared = []
-    for index, value in enumerate(floats):
-        sides = torch.zeros(2, value.numel(), dtype=torch.float64)
-        for element in range(value.numel()):
-            moved = []
-            step = 1e-6 * max(1.0, abs(float(value.detach().reshape(-1)[element])))
-            for sign in (1, -1):
-                with torch.no_grad():
-                    kept = value.reshape(-1)[element].clone()
-                    value.view(-1)[element] += sign * step
-                    moved.append([y.clone() for y in outputs()])
-                    value.view(-1)[element] = kept
-            changes = [(above - below) / (2 * step) for above, below in zip(*moved, strict=True)]
-            sides[0, element] = sum((u * change).sum() for u, change in zip(v, changes, strict=True))
-            sides[1, element] = sum(change.sum() for change in changes)
-        nothing = torch.zeros(value.numel(), dtype=torch.float64)
-        first, second = (nothing if g[index] is None else g[index].reshape(-1) for g in (once, twice))
-        compared.append(Comparison(index, first, second, sides[0], sides[1]))
-    return compared
-
-
-def _verdict(compared: Sequence[Sequence[Comparison]]) -> Verdict:
-    """The first input whose backward is wrong, and why, where one reason fits every point."""
-    for points in zip(*compared, strict=True):
-        given = torch.cat([point.backward for point in points])
-        due = torch.cat([point.difference for point in points])
-        if _close(given, due):
-            continue
-        where = f"Of input {points[0].index}: "
-        if not given.any():
-            return Verdict(Cause.factor, where + "it is always 0, or None is returned.", 0.0, "0")
-        k = float((given * due).sum() / (due * due).sum()) if due.any() else 0.0
-        if k and _close(given, k * due):
-            found = factor_verdict(Factor(simplest(k, _PRECISION)), 1, per_sample=True, square=False)
-            return Verdict(found.cause, where + found.message, found.factor, found.factor_name)
-        ones = torch.cat([point.of_ones for point in points])
-        if _close(given, torch.cat([point.again for point in points])) and _close(given, ones):
-            message = "the incoming gradient is missing: backward(ctx, v) must multiply by v (chain rule)."
-            return Verdict(Cause.missing_input, where + message)
-        for others in zip(*compared, strict=True):
-            other = torch.cat([point.difference for point in others])
-            if other.shape == given.shape and _close(given, other):
-                message = f"it is the gradient of input {others[0].index}: are the two exchanged?"
-                return Verdict(Cause.wrong_variable, where + message)
-        return Verdict(Cause.unknown, where + "it is wrong, and no known mistake explains all the evidence.")
-    return Verdict(Cause.unknown, "gradcheck finds a fault, but products with random gradients are right.")
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).norm() <= _PRECISION * b.norm())
-
-
-def _failed(function: type[Function], error: Exception) -> GradientReport:
-    """An exception in forward or backward, or autograd's complaint about what backward returned."""
-    problem = raised(function.backward, error)
-    shape = "invalid gradient" in problem.text or "incorrect number of gradients" in problem.text
-    return GradientReport(
-        function.__name__, Cause.wrong_shape if shape else problem.cause, f"It {problem.text}."
-    )
-
-
-def _evidence(compared: Sequence[Sequence[Comparison]]) -> Iterator[Evidence]:
-    """Of each input at each point, the element that differs most."""
-    for number, inputs in enumerate(compared):
-        for side in inputs:
-            worst = int((side.backward - side.difference).abs().argmax())
-            yield Evidence(
-                data="near it" if number else YOUR_DATA,
-                n=side.backward.numel(),
-                at="",
-                entry=f"input {side.index}[{worst}]",
-                hand=float(side.backward[worst]),
-                autograd=float(side.backward[worst]),
-                difference=float(side.difference[worst]),
-                ok=_close(side.backward, side.difference),
+    def _backward(
+        self, inputs: Sequence[Any], v: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Sequence[Tensor | None], str]:
+        """The outputs, the gradients of the inputs that count, and the names of what was changed in place."""
+        counts = self.names.values()
+        leaves = [
+            value.clone().requires_grad_(i in counts) if is_float(value) else value
+            for i, value in enumerate(inputs)
+        ]
+        # A clone of each leaf: a Function may work in place, but not on a leaf.
+        taken = [value.clone() if isinstance(value, Tensor) else value for value in leaves]
+        with torch.enable_grad():
+            result = self.apply(*taken)
+        ys = self._floats(result)
+        sent = [_copy(g) for g in v]
+        pairs = [(y, g) for y, g in zip(ys, sent[: len(ys)], strict=False) if y.requires_grad]
+        wanted = [leaves[i] for i in counts]
+        grads: Sequence[Tensor | None] = [None] * len(wanted)
+        if pairs:
+            grads = torch.autograd.grad(
+                [y for y, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True
             )
+        changed = [] if all(map(torch.equal, sent, v)) else ["the incoming gradient"]
+        for i, (value, was) in enumerate(zip(taken, inputs, strict=True)):
+            dirty = any(value is y for y in ys)
+            if (
+                is_float(value)
+                and not dirty
+                and not torch.equal(value.detach().nan_to_num(), was.nan_to_num())
+            ):
+                changed.append(f"input {i}")
+        return ys, grads, " and ".join(changed)
+
+    def call(self, point: FunctionPoint) -> Answer:
+        try:
+            _, grads, changed = self._backward(point.x, point.v)
+        except Exception as error:
+            return Answer(failure=self._raised(error))
+        values = {}
+        for (name, index), g in zip(self.names.items(), grads, strict=True):
+            flat = torch.zeros_like(real(point.x[index])) if g is None else real(g)
+            values[name] = flat.double()[point.place.elements[name]]
+        dtypes = frozenset(g.dtype.to_real() for g in grads if g is not None)
+        return Answer(values, dtypes, changed=changed)
+
+    def _raised(self, error: BaseException) -> Diagnosis:
+        """An exception in forward or backward, or autograd's complaint about what backward returned."""
+        failure = raised(getattr(self.code, "backward", self.code), error)
+        shape = "invalid gradient" in failure.message or "incorrect number of gradients" in failure.message
+        return Diagnosis(Cause.wrong_shape, failure.message) if shape else failure
+
+    def misshapen(self, name: str, point: FunctionPoint, shape: tuple[int, ...], due: tuple[int, ...]) -> str:
+        return f"It gives {name} a gradient of shape {shape} where {due} is due."
+
+    def candidates(self, answers: Answers, name: str) -> Iterator[Sequence[Candidate]]:
+        message = "The incoming gradient is missing: backward(ctx, v) must multiply by v (chain rule)."
+        yield [Candidate(Cause.missing_input, message, lambda point: point.of_ones(name))]
+        for other in answers.names:
+            sizes = {len(answers.due(a.point, n).value) for a in answers.points for n in (name, other)}
+            if other != name and len(sizes) == 1:
+                message = f"It is the gradient of {other}: are the two exchanged?"
+                yield [Candidate(Cause.wrong_variable, message, partial(_of_input, other))]
+
+
+def _of_input(other: str, point: FunctionPoint) -> Tensor:
+    return point.due(False)[other].value
+
+
+def _copy(v: Tensor) -> Tensor:
+    """A copy that lies in memory as it does."""
+    return torch.empty_strided(v.shape, v.stride(), dtype=v.dtype).copy_(v)

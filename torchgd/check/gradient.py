@@ -3,28 +3,24 @@
     report = check_gradient(f, x, y)
 
 calls f(w, x, y) at points where no mistake can hide (`torchgd.check.probes`), compares it with the exact
-derivative, autograd and central differences, and names what is wrong (`torchgd.check.verdict`).
+derivative, autograd and central differences, and names what is wrong (`torchgd.check.diagnose`).
 """
 
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torchgd.check.calling import GradientFunction, Problem, call, choose_form, takes_lists
-from torchgd.check.explain import close
-from torchgd.check.mistakes import Cause
-from torchgd.check.model import check_model
-from torchgd.check.model_points import LossFunction
-from torchgd.check.probes import OWN_DATA, own_probes, your_probes
-from torchgd.check.report import Evidence, GradientReport
-from torchgd.check.verdict import Answers, Verdict, gather, judge
+from torchgd.check.calling import GradientFunction
+from torchgd.check.diagnose import examine
+from torchgd.check.model import ModelGradient
+from torchgd.check.model_points import LossFunction, model_points
+from torchgd.check.probes import own_probes, your_probes
+from torchgd.check.report import GradientReport
+from torchgd.check.weight import WeightGradient
 from torchgd.errors import InputError
 from torchgd.samples import as_tensor, check_finite, vectors
 
@@ -33,10 +29,6 @@ _ROLES = (
     {"x", "xs", "x_data", "inputs"},
     {"y", "ys", "y_data", "targets"},
 )
-_FORMULA_AT_FAULT = set(Cause) - {
-    *(Cause.correct, Cause.approximate, Cause.unknown, Cause.nondeterministic, Cause.mutates_input),
-    *(Cause.raises, Cause.detached, Cause.non_finite, Cause.wrong_dtype),
-}
 
 
 def check_gradient(
@@ -86,33 +78,15 @@ def check_gradient(
     """
     name = getattr(f, "__name__", type(f).__name__)
     names = _signature(f, name)
-    if model is not None:
-        return check_model(f, x, y, model, loss_fn, per_sample=per_sample, seed=seed)
     if reduction not in ("mean", "sum"):
         raise InputError(f"reduction is {reduction!r}; give 'mean' or 'sum'")
-    device = x.device if isinstance(x, Tensor) else torch.device("cpu")
+    summed = reduction == "sum"
+    if model is not None:
+        return examine(
+            ModelGradient(f, name, model_points(model, loss_fn, x, y, seed, summed), summed), per_sample
+        )
     probes = [*own_probes(seed), *your_probes(*_data(w, x, y), seed)]
-    form = choose_form(f, probes[0], x, device)
-    if isinstance(form, Problem):
-        return GradientReport(name, form.cause, f"It {form.text}.")
-    answers = gather(probes, [call(f, form, probe) for probe in probes], reduction)
-    if isinstance(answers, Verdict):
-        return GradientReport(name, answers.cause, answers.message, form=form.name)
-    due = answers.per_sample if per_sample is None else per_sample
-    verdict = judge(f, form, answers, due)
-    line = None
-    if verdict.cause in _FORMULA_AT_FAULT:
-        line = _line(names, takes_lists(f, probes[0]), due, reduction)
-    return GradientReport(
-        function=name,
-        cause=verdict.cause,
-        message=verdict.message,
-        factor=verdict.factor,
-        factor_name=verdict.factor_name,
-        line=line,
-        form=form.name,
-        rows=partial(_evidence, answers),
-    )
+    return examine(WeightGradient(f, name, names, probes, x, summed), per_sample)
 
 
 def _signature(f: GradientFunction, name: str) -> list[str]:
@@ -148,36 +122,3 @@ def _data(w: Any, x: Any, y: Any) -> tuple[float, Tensor, Tensor]:
     check_finite(x, "x")
     check_finite(y, "y")
     return float(weight), x, y
-
-
-def _evidence(answers: Answers) -> Iterator[Evidence]:
-    """The user's data first; of a gradient for each sample, the three samples that differ most."""
-    each = answers.per_sample
-    for point in sorted(answers.points, key=lambda point: point.probe.data == OWN_DATA):
-        probe = point.probe
-        exact, scale = (values.reshape(-1) for values in answers.target(probe))
-        hand = torch.full_like(exact, math.nan) if point.answer is None else point.answer.reshape(-1)
-        count = probe.n if answers.reduction == "sum" and not each else 1
-        error = (hand - exact).abs().nan_to_num(math.inf)
-        for i in sorted(error.topk(min(3, len(error))).indices.tolist()):
-            yield Evidence(
-                data=probe.data,
-                n=probe.n,
-                at=f"{probe.w:.6g}",
-                entry=f"sample {i}" if each else "",
-                hand=float(hand[i]),
-                autograd=float(probe.autograd[each].reshape(-1)[i]) * count,
-                difference=float(probe.difference[each].reshape(-1)[i]) * count,
-                ok=close(hand[i], exact[i], scale[i], probe.n, answers.eps),
-            )
-
-
-def _line(names: list[str], lists: bool, each: bool, reduction: str) -> str:
-    """The right line in the words of the user's function."""
-    w, x, y = names
-    if lists:
-        terms = f"2 * a * ({w} * a - b) for a, b in zip({x}, {y})"
-        mean = "" if reduction == "sum" else f" / len({x})"
-        return f"return [{terms}]" if each else f"return sum({terms}){mean}"
-    terms = f"2 * {x} * ({w} * {x} - {y})"
-    return f"return {terms}" if each else f"return ({terms}).{reduction}()"

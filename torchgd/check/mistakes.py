@@ -1,7 +1,7 @@
 """The mistakes that people make in a gradient of the squared error: a table, each row a formula.
 
 A row explains an answer where answer = k · Nᵖ · (the mean of its terms) at *every* point, to rounding;
-`explain` finds k and p. The first row is the right one: there k · Nᵖ is what the answer is wrong by.
+`explain` finds k and p.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Mistake:
     formula: str
     terms: Terms
     message: str
+    times: tuple[str, Callable[[int], float]] | None = None  # how many times the right one, in N
 
     def __call__(self, w: float, x: Tensor, y: Tensor) -> Tensor:
         residual = w * x - y
@@ -217,15 +218,13 @@ _TABLE: dict[Cause, tuple[tuple[str, Terms, str], ...]] = {
 # fmt: on
 
 
-RIGHT = Mistake(Cause.factor, "2 x (w x − y)", lambda w, x, y, r, g: g, "")
-OVER_N_MINUS_1 = Mistake(
-    Cause.factor,
-    "",
-    lambda w, x, y, r, g: g.sum() / (len(x) - 1),
-    "The sum is divided by N − 1 where N is due.",
-)
 MISTAKES = (
-    RIGHT,
-    OVER_N_MINUS_1,
+    Mistake(
+        Cause.factor,
+        "",
+        lambda w, x, y, r, g: g.sum() / (len(x) - 1),
+        "The sum is divided by N − 1 where N is due.",
+        times=("N/(N − 1)", lambda n: n / (n - 1)),
+    ),
     *(Mistake(cause, *row) for cause, rows in _TABLE.items() for row in rows),
 )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
 
 from torchgd.check.probes import YOUR_DATA
+from torchgd.check.subject import Due, Point
 from torchgd.errors import InputError
 
 Parameters = dict[str, Tensor]
@@ -23,7 +26,7 @@ _STEP = 2.0**-20  # of the relative change by which rounding is measured
 
 
 @dataclass(frozen=True)
-class ModelPoint:
+class ModelPoint(Point):
     """Parameters and a batch, in float64, and what autograd says there."""
 
     data: str
@@ -33,10 +36,6 @@ class ModelPoint:
     x: Tensor
     y: Tensor
     largest: dict[str, float]  # of each gradient, at any point: filled when all points are known
-
-    @property
-    def n(self) -> int:
-        return len(self.x)
 
     def loss(
         self, parameters: Parameters, x: Tensor, y: Tensor, loss_fn: LossFunction | None = None
@@ -80,11 +79,12 @@ class ModelPoint:
         with torch.enable_grad():
             return torch.autograd.grad(self.loss_fn(prediction, self.y), prediction)[0].sum()
 
-    def due(self, name: str, each: bool) -> tuple[Tensor, Tensor]:
-        """What is right for one parameter, and the scale of its rounding."""
-        right = (self.right_each if each else self.right)[name]
-        scale = self.scale[name] + self.largest[name] * (self.n if each else 1)
-        return right, torch.full_like(right, scale)
+    def due(self, each: bool) -> dict[str, Due]:
+        size = self.n if each else 1
+        return {
+            name: Due(right, torch.full_like(right, self.scale[name] + self.largest[name] * size))
+            for name, right in (self.right_each if each else self.right).items()
+        }
 
     @cached_property
     def scale(self) -> dict[str, float]:
@@ -104,22 +104,25 @@ class ModelPoint:
             for name, g in self.right.items()
         }
 
-    def difference(self, name: str, index: list[int], sample: int | None) -> float:
-        """The central difference of the loss, or of a sample's, for one entry of one parameter."""
-        rows = slice(None) if sample is None else slice(sample, sample + 1)
-        step = 1e-5 * max(1.0, abs(float(self.parameters[name][tuple(index)])))
+    def references(self, name: str, index: tuple[int, ...], each: bool) -> tuple[float, float]:
+        """By autograd, and the central difference of the loss, or of a sample's, for one entry."""
+        rows = slice(index[0], index[0] + 1) if each else slice(None)
+        entry = index[each:]
+        step = 1e-5 * max(1.0, abs(float(self.parameters[name][entry])))
         sides = []
         for sign in (1, -1):
             moved = {key: value.clone() for key, value in self.parameters.items()}
-            moved[name][tuple(index)] += sign * step
+            moved[name][entry] += sign * step
             sides.append(float(self.loss(moved, self.x[rows], self.y[rows])))
-        return (sides[0] - sides[1]) / (2 * step)
+        right = (self.right_each if each else self.right)[name]
+        return float(right[index]), (sides[0] - sides[1]) / (2 * step)
 
 
 def model_points(
-    model: nn.Module, loss_fn: LossFunction, x: Tensor, y: Tensor, seed: int
+    model: nn.Module, loss_fn: LossFunction | None, x: Tensor, y: Tensor, seed: int, summed: bool = False
 ) -> list[ModelPoint]:
     """The module as it is and moved at random, on draws from the samples of several N, then on all."""
+    loss_fn = _reduced(loss_fn or functional.mse_loss, summed)
     tensors = isinstance(x, Tensor) and isinstance(y, Tensor)
     if not (tensors and min(x.dim(), y.dim()) > 0 and len(x) == len(y) > 0):
         raise InputError("x and y must be tensors with a row for each sample; give as many rows of x as of y")
@@ -151,6 +154,20 @@ def model_points(
     points = [point for point in points if _usable(point)]
     largest.update({name: max(float(point.right[name].abs().max()) for point in points) for name in start})
     return points
+
+
+def _reduced(loss_fn: LossFunction, summed: bool) -> LossFunction:
+    """The loss, or its sum over the samples."""
+    if not summed:
+        return loss_fn
+    if isinstance(loss_fn, nn.Module) and hasattr(loss_fn, "reduction"):
+        twin = copy.copy(loss_fn)
+        twin.reduction = "sum"  # type: ignore[assignment]
+        return twin
+    with suppress(TypeError, ValueError):  # a builtin has no signature
+        if "reduction" in inspect.signature(loss_fn).parameters:
+            return partial(loss_fn, reduction="sum")  # type: ignore[call-arg]
+    return lambda prediction, y: loss_fn(prediction, y) * len(y)
 
 
 def _noisy(y: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
+from torchgd.check.subject import Due, Point
 from torchgd.gradient import gradients
 
 YOUR_DATA = "your data"
@@ -21,7 +22,7 @@ OWN_COUNTS = (5, 2, 1, 3, 4, 7, 10)  # the first two fix how an answer grows wit
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Point):
     """One point (w, x, y), in float64 on the CPU, and what is right there."""
 
     data: str
@@ -30,8 +31,8 @@ class Probe:
     y: Tensor
 
     @property
-    def n(self) -> int:
-        return self.x.shape[0]
+    def at(self) -> str:  # type: ignore[override]
+        return f"{self.w:.6g}"
 
     @cached_property
     def right(self) -> Tensor:
@@ -44,9 +45,23 @@ class Probe:
         return 2 * self.x.abs() * (abs(self.w) * self.x.abs() + self.y.abs())
 
     @cached_property
-    def means(self) -> tuple[Tensor, Tensor]:
+    def means(self) -> Due:
         """The exact derivative of the cost, and the scale of its rounding."""
-        return self.right.mean(), self.scale.mean()
+        return Due(self.right.mean(), self.scale.mean())
+
+    def due(self, each: bool) -> dict[str, Due]:
+        return {"": Due(self.right, self.scale) if each else self.means}
+
+    def references(self, name: str, index: tuple[int, ...], each: bool) -> tuple[float, float]:
+        return float(self.autograd[each][index]), float(self.difference[each][index])
+
+    def tells(self, eps: float) -> bool:
+        return not bool(((self.right.abs() <= eps * 9 * self.scale) & (self.scale > 0)).any())
+
+    def fits(self, dtype: torch.dtype) -> bool:
+        limits = torch.finfo(dtype if dtype.is_floating_point else torch.float64)
+        smallest, largest = self.sizes
+        return smallest > limits.tiny / limits.eps and largest < limits.max / (16 * self.n)
 
     @cached_property
     def sizes(self) -> tuple[float, float]:

@@ -14,6 +14,16 @@ _ROWS, _WRONG = 10, 4  # of the evidence in print, and how many of them are wron
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """The name of what is wrong, in a word and in a sentence or two."""
+
+    cause: Cause
+    message: str
+    factor: float | None = None
+    factor_name: str = ""
+
+
+@dataclass(frozen=True)
 class Evidence:
     """One comparison: what the function answered at one point, and what autograd and differences say."""
 
@@ -28,18 +38,14 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class GradientReport:
-    """The verdict on a gradient, with its evidence; ``print`` it, or read the attributes.
+class GradientReport(Diagnosis):
+    """What is wrong with a gradient, with its evidence; true where it is right; ``print`` it.
 
     ``factor`` is the number by which the answer is too large on the given data, ``factor_name`` the same as a
     formula in N; ``line`` is what to write instead; ``form`` says in which form the function took its inputs.
     """
 
-    function: str
-    cause: Cause
-    message: str
-    factor: float | None = None
-    factor_name: str = ""
+    function: str = ""
     line: str | None = None
     form: str = ""
     rows: Callable[[], Iterable[Evidence]] = field(default=tuple, repr=False, compare=False)
@@ -52,6 +58,9 @@ class GradientReport:
     @property
     def ok(self) -> bool:
         return self.cause is Cause.correct
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
