@@ -96,7 +96,8 @@ def panels(*titles: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(max(8, 6 * columns), 5 * rows), dpi=100, layout="constrained")
     every = [figure.add_subplot(rows, columns, place) for place in range(1, len(titles) + 1)]
     for axes, title in zip(every, titles, strict=True):
-        axes.set_title(title, fontsize=15)
+        # a file name that is not UTF-8 holds half characters, which no font draws
+        axes.set_title(title.encode("utf-8", "replace").decode(), fontsize=15)
         axes.xaxis.label.set_fontsize(14)
         axes.yaxis.label.set_fontsize(14)
         axes.tick_params(labelsize=12)

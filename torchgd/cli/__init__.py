@@ -1,19 +1,25 @@
 """The command line: it parses arguments and prints; what it prints comes from the modules beside it.
 
 Exit status: 0 done and well; 1 the answer is bad (diverged, wrong gradient, optimizers that
-differ); 2 the input or the usage is at fault, with one line on standard error.
+differ); 2 the input or the usage is at fault, with one line on standard error; 70 torchgd is at fault,
+with one line that says where the traceback is.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import cast
 
 import typer
 
+from torchgd.cli import streams
 from torchgd.errors import InputError
 from torchgd.interruption import Stopped
 
@@ -28,6 +34,8 @@ app = typer.Typer(
 # The base of all usage errors, by way of a public name: click's own, or that of typer's copy of click.
 _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
+FAULT = 70  # EX_SOFTWARE of sysexits.h
+
 # The modules of this package that add commands to `app`, in the order of --help.
 COMMANDS = ("lesson", "train", "stability", "sweep", "check", "compare", "bridge", "experiment", "board")
 for _command in COMMANDS:
@@ -36,6 +44,16 @@ for _command in COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (see the module's docstring)."""
+    with streams.guarded() as output:
+        status = _status(arguments)
+        output.flush()
+        failure = output.failure
+        if failure is None or isinstance(failure, BrokenPipeError):  # `torchgd … | head`
+            return status
+        return _fail(f"standard output cannot be written ({failure.strerror}); send it to another place")
+
+
+def _status(arguments: Sequence[str] | None) -> int:
     try:
         status = app(args=arguments, standalone_mode=False, prog_name="torchgd")
     except InputError as error:
@@ -48,10 +66,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(f"torchgd: {stopped}", file=sys.stderr)
         return stopped.status
-    except BrokenPipeError:  # `torchgd … | head`
-        sys.stderr.close()
-        return 0
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{what}{error.strerror or error}; check the disk and the rights to the folder")
+    except MemoryError:
+        return _fail("there is not enough memory; give fewer samples or epochs")
+    except Exception as error:
+        return _fault(error)
     return status if isinstance(status, int) else 0
+
+
+def _fault(error: Exception) -> int:
+    """One line about an exception that nobody expected; the traceback goes into a file."""
+    handle, path = tempfile.mkstemp(prefix="torchgd-", suffix=".txt")
+    text = f"torchgd {version('torchgd')}, Python {sys.version}\n{sys.argv}\n\n"
+    os.write(handle, (text + "".join(traceback.format_exception(error))).encode(errors="backslashreplace"))
+    os.close(handle)
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    mend = f"send {path} to the developers of torchgd, it holds the command and the traceback"
+    print(f"torchgd: this is an error in torchgd itself ({what}); please {mend}", file=sys.stderr)
+    return FAULT
 
 
 def _fail(message: str) -> int:

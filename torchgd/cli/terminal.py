@@ -85,7 +85,13 @@ def where_the_curves_are(logdir: Path) -> None:
 
 def print_json(answer: dict[str, Any]) -> None:
     """Print exactly one JSON object; NaN and infinities become null, as JSON has none."""
-    print(json.dumps({"schema": SCHEMA, **_finite(answer)}, ensure_ascii=False, allow_nan=False))
+    whole = {"schema": SCHEMA, **_finite(answer)}
+    text = json.dumps(whole, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # escapes are exact in every encoding
+        text = json.dumps(whole, allow_nan=False)
+    print(text)
 
 
 def _finite(value: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torchgd.convergence.certificate import Certificate, certify
 from torchgd.convergence.methods import Epoch, epoch_of
 from torchgd.plan import METHODS, Plan
-from torchgd.samples import Numbers
+from torchgd.samples import Numbers, samples
 
 
 def survey(
@@ -21,7 +21,7 @@ def survey(
     """
     found = dict[str, tuple[Plan, Epoch, Certificate]]()
     for method, kind in METHODS.items():
-        size = (plan.batch_size or min(2, len(x))) if kind.samples == "some" else None
+        size = (plan.batch_size or min(2, len(samples(x, y)[0]))) if kind.samples == "some" else None
         own = replace(plan, method=method, batch_size=size)
         epoch = epoch_of(x, y, **own.sampling)
         certificate = certify(epoch, own.lr, method=method, order=plan.order, tolerance=tolerance)

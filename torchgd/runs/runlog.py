@@ -68,8 +68,8 @@ def check_name(name: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    write_whole(path, text.encode())
+    """Write a file whole or not at all; a file name that is not UTF-8 becomes an escape, as JSON reads it."""
+    write_whole(path, text.encode("utf-8", "backslashreplace"))
 
 
 class RunLog:
