@@ -5,6 +5,7 @@ It may take tensors, lists, numpy arrays or one sample at a time: the first form
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import traceback
 import warnings
@@ -137,7 +138,7 @@ def _same(now: Any, was: Any) -> bool:
 
 def raised(f: GradientFunction, error: BaseException) -> Diagnosis:
     """The exception with the user's own line: the last one in the file of f."""
-    file = getattr(getattr(f, "__code__", None), "co_filename", None)
+    file = getattr(getattr(inspect.unwrap(f), "__code__", None), "co_filename", None)
     frames = traceback.extract_tb(error.__traceback__)[1:]
     own = [frame for frame in frames if frame.filename == file]
     text = "It raised " + " ".join(f"{type(error).__name__}: {error}".split())

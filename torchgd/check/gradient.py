@@ -8,7 +8,6 @@ derivative, autograd and central differences, and names what is wrong (`torchgd.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -20,15 +19,13 @@ from torchgd.check.model import ModelGradient
 from torchgd.check.model_points import LossFunction, model_points
 from torchgd.check.probes import own_probes, your_probes
 from torchgd.check.report import GradientReport
+from torchgd.check.signature import function_of_weight
 from torchgd.check.weight import WeightGradient
 from torchgd.errors import InputError
 from torchgd.samples import as_tensor, check_finite, vectors
 
-_ROLES = (
-    {"w", "weight", "weights", "theta"},
-    {"x", "xs", "x_data", "inputs"},
-    {"y", "ys", "y_data", "targets"},
-)
+
+MOST_SAMPLES = 10_000  # of the data are tried
 
 
 def check_gradient(
@@ -48,7 +45,7 @@ def check_gradient(
     What is right: dC/dw = (1/n) Σ 2 xᵢ (w xᵢ − yᵢ), or for each sample dℓᵢ/dw = 2 xᵢ (w xᵢ − yᵢ).
 
     Args:
-        f: the gradient, called as f(w, x, y). It may take tensors, lists, numpy arrays or one sample at a
+        f: the gradient, called as f(w, x, y), or f(x, y) that reads a global w. It may take tensors, lists, numpy arrays or one sample at a
             time, which the report says, and return one number or one for each sample.
         x: the inputs, n numbers.
         y: the targets, n numbers.
@@ -77,7 +74,6 @@ def check_gradient(
     Source: Nocedal and Wright, Numerical Optimization, section 8.1, finite differences (2006).
     """
     name = getattr(f, "__name__", type(f).__name__)
-    names = _signature(f, name)
     if reduction not in ("mean", "sum"):
         raise InputError(f"reduction is {reduction!r}; give 'mean' or 'sum'")
     summed = reduction == "sum"
@@ -85,32 +81,13 @@ def check_gradient(
         return examine(
             ModelGradient(f, name, model_points(model, loss_fn, x, y, seed, summed), summed), per_sample
         )
+    f, names, note = function_of_weight(f, name)
+    n = len(x) if hasattr(x, "__len__") else 0
+    if n > MOST_SAMPLES and hasattr(y, "__len__") and len(y) == n:
+        stride = -(-n // MOST_SAMPLES)
+        x, y = x[::stride], y[::stride]
     probes = [*own_probes(seed), *your_probes(*_data(w, x, y), seed)]
-    return examine(WeightGradient(f, name, names, probes, x, summed), per_sample)
-
-
-def _signature(f: GradientFunction, name: str) -> list[str]:
-    """The names that f gives to w, x and y; InputError where it takes others, or these in another order."""
-    if not callable(f):
-        raise InputError(f"{name} is no function; give the gradient as a function f(w, x, y)")
-    if isinstance(f, type) and issubclass(f, torch.autograd.Function):
-        raise InputError(f"{name} is an autograd.Function; give it to check_function with its inputs")
-    try:
-        signature = inspect.signature(f)
-    except (TypeError, ValueError):  # some builtins have none
-        return list("wxy")
-    try:
-        signature.bind(0, 0, 0)
-    except TypeError:
-        raise InputError(
-            f"{name}{signature} cannot be called as f(w, x, y); write def {name}(w, x, y)"
-        ) from None
-    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [parameter.name for parameter in signature.parameters.values() if parameter.kind in named]
-    roles = [next((role for role, words in enumerate(_ROLES) if n.lower() in words), None) for n in names[:3]]
-    if roles != [0, 1, 2] and sorted(role for role in roles if role is not None) == [0, 1, 2]:
-        raise InputError(f"{name}{signature} has its arguments in another order; write {name}(w, x, y)")
-    return names[:3] if len(names) >= 3 else list("wxy")
+    return examine(WeightGradient(f, name, names, probes, x, summed, note, n), per_sample)
 
 
 def _data(w: Any, x: Any, y: Any) -> tuple[float, Tensor, Tensor]:

@@ -98,6 +98,7 @@ class Subject:
     form = ""  # in which the function takes its inputs
     summed = False  # the sum over the samples is due, not the mean
     squared = False  # the loss is a squared error, so that a 2 and a ½ have their sentences
+    n = 0  # the number of the user's samples, where not all of them are at a point
     note = ""  # what else the report should say
     accuracy = 0.0  # of what is right, where that is coarser than the rounding of the answers
     rough = 1e-3  # an error larger than this, relative to the terms, is not an approximation

@@ -37,16 +37,22 @@ class WeightGradient(Subject):
         probes: Sequence[Probe],
         given: Any,
         summed: bool,
+        elsewhere: str,
+        n: int,
     ) -> None:
         self.f, self.function, self.names, self.points, self.summed = f, name, names, probes, summed
         self.given = given  # x, as the user has it
+        self.elsewhere = elsewhere  # where f finds its weight
+        self.n = n
+        if n > max(probe.n for probe in probes):
+            self.note = f" Of your {n:,} samples {probes[-1].n:,} were tried."
 
     def prepare(self) -> Diagnosis | None:
         device = self.given.device if isinstance(self.given, Tensor) else torch.device("cpu")
         found = choose_form(self.f, self.points[0], self.given, device)
         if isinstance(found, Diagnosis):
             return found
-        self.chosen, self.form = found, found.name
+        self.chosen, self.form = found, found.name + self.elsewhere
         return None
 
     def call(self, point: Probe) -> Answer:
