@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from torchgd import InputError
+from torchgd import InputError, LinearModel, StochasticGradientDescent, train
 from torchgd.check.gradient import check_gradient
 from torchgd.check.mistakes import Cause
 from torchgd.check.probes import own_probes, your_probes
@@ -314,13 +314,13 @@ def test_each_sample_is_in_the_evidence() -> None:
 
 
 BAD_INPUT: list[tuple[Any, Any, Any, Any, str]] = [
-    (3.0, X, Y, 1.0, "float is no function; give the gradient as a function f(w, x, y)"),
+    (3.0, X, Y, 1.0, "float is not a function; give the gradient as a function f(w, x, y)"),
     (
         lambda x, y: 0.0,
         X,
         Y,
         1.0,
-        "<lambda>(x, y) cannot be called as f(w, x, y); write def <lambda>(w, x, y)",
+        "<lambda>(x, y) reads no number from outside: which is the weight? Write def <lambda>(w, x, y)",
     ),
     (
         lambda x, y, w: 0.0,
@@ -361,3 +361,53 @@ def test_bad_input(f: Any, x: Any, y: Any, w: Any, message: str) -> None:
 def test_unknown_reduction() -> None:
     with pytest.raises(InputError, match="reduction is 'average'; give 'mean' or 'sum'"):
         check_gradient(vectorised, X, Y, reduction="average")
+
+
+w = 1.0
+
+
+def forward(x: Any) -> Any:
+    return x * w
+
+
+def of_the_lecture(xs: Any, ys: Any) -> Any:
+    gradient = 0
+    for x, y in zip(xs, ys, strict=True):
+        gradient += 2 * x * (x * w - y)
+    return gradient / len(xs)
+
+
+def of_the_second_program(x: Any, y: Any) -> Any:
+    return 2 * x * (forward(x) - y)
+
+
+def test_a_weight_that_is_a_global_is_found_and_put_back() -> None:
+    """Lecture 3's own code: gradient(xs, ys), with w a global of the file or read by another function."""
+    here = 2.0
+    for f in (of_the_lecture, of_the_second_program, lambda x, y: (2 * x * (x * here - y)).mean()):
+        report = check_gradient(f, torch.tensor(X), torch.tensor(Y))
+        assert report, report
+        assert report.form.startswith("tensors, and w as the global ")
+    assert check_gradient(lambda x, y: (x * (x * here - y)).mean(), X, Y).factor == 0.5
+    assert (w, here) == (1.0, 2.0)
+
+
+def test_one_samples_gradient_trains_with_batches_of_one() -> None:
+    models = [LinearModel(), LinearModel()]
+    for model, f in zip(models, ("hand", lambda w, x, y: 2 * x * (w * x - y)), strict=True):
+        train(
+            model,
+            torch.tensor(X),
+            torch.tensor(Y),
+            StochasticGradientDescent(model.parameters()),
+            3,
+            gradient=f,
+        )
+    assert models[0].weight == models[1].weight
+
+
+def test_of_many_samples_some_are_tried() -> None:
+    x = torch.linspace(1, 2, 20_001)
+    report = check_gradient(lambda w, x, y: (2 * x * (w * x - y)).sum(), x, 2 * x)
+    assert (report.cause, report.factor) == (Cause.reduction, 20_001)
+    assert report.message.endswith(" Of your 20,001 samples 6,667 were tried.")

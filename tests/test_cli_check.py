@@ -176,9 +176,9 @@ BAD_INPUT = [
     (["elsewhere.txt:gradient"], "elsewhere.txt: no such file; check the path"),
     (["mine.py"], "'mine.py' names nothing in a file; write FILE.py:NAME, e.g. mine.py:gradient"),
     (["mine.py:a b"], "'mine.py:a b' names nothing in a file; write FILE.py:NAME, e.g. mine.py:gradient"),
-    (["mine.py:number"], "int is no function; give the gradient as a function f(w, x, y)"),
-    (["mine.py:of_the_lecture"], "of_the_lecture(x, y) cannot be called as f(w, x, y); "
-     "write def of_the_lecture(w, x, y)"),
+    (["mine.py:number"], "int is not a function; give the gradient as a function f(w, x, y)"),
+    (["mine.py:of_the_lecture"], "of_the_lecture(x, y) reads no number from outside: "
+     "which is the weight? Write def of_the_lecture(w, x, y)"),
     (["syntax.py:gradient"], "syntax.py, line 3: expected ':'; mend this line: def gradient(w, x, y)"),
     (["indented.py:gradient"], "indented.py, line 3: unexpected indent; mend this line: return a"),
     (["broken.py:gradient"], "broken.py, line 3: running it raised ZeroDivisionError: division by zero "

@@ -108,7 +108,8 @@ def train(
     affine = scheduler is None and not callable(gradient) and loss_fn is mse_loss
     affine = affine and _is_affine(model, optimizer)
     loss_fn = _equal_shapes_mse if loss_fn is mse_loss else loss_fn
-    update = _update(model, optimizer, gradient, loss_fn, x, y)
+    first = slice(batches.batch_size)
+    update = _update(model, optimizer, gradient, loss_fn, x[first], y[first])
     if check and callable(gradient):
         _warn_of_a_wrong(gradient, model, x, y)
 
@@ -206,7 +207,7 @@ def _update(
     first = function(weight.detach().clone(), x, y)
     if not isinstance(first, Tensor | Real):
         raise InputError(f"the gradient is {first!r}; return a number or a tensor of shape ()")
-    if isinstance(first, Tensor) and first.dim() > 0:
+    if isinstance(first, Tensor) and first.shape not in ((), (1,)):  # (1,): of each sample, batches of one
         raise InputError(f"the gradient has shape {tuple(first.shape)}; return the batch's mean, shape ()")
     plain = gradient == "hand" and _is_plain(optimizer, weight)
     w = weight.detach().reshape(1)
@@ -218,7 +219,7 @@ def _update(
             w.add_(product if x.numel() == 1 else product.mean(), alpha=-2 * optimizer.param_groups[0]["lr"])
             return
         value = function(weight.detach().clone(), x, y)  # a clone: f may write into what it is given
-        weight.grad = torch.as_tensor(value, dtype=weight.dtype, device=weight.device)
+        weight.grad = torch.as_tensor(value, dtype=weight.dtype, device=weight.device).reshape(())
         optimizer.step()
 
     return update

@@ -42,7 +42,9 @@ class Answers:
     @property
     def n(self) -> int:
         """The number of the user's samples."""
-        return self.subject.n or next(int(a.point.n) for a in reversed(self.points) if a.point.data == YOUR_DATA)
+        return self.subject.n or next(
+            int(a.point.n) for a in reversed(self.points) if a.point.data == YOUR_DATA
+        )
 
     def due(self, point: Any, name: str) -> Due:
         return self.subject.due(point, self.each)[name]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from torchgd.check.calling import GradientFunction
@@ -23,7 +22,6 @@ from torchgd.check.signature import function_of_weight
 from torchgd.check.weight import WeightGradient
 from torchgd.errors import InputError
 from torchgd.samples import as_tensor, check_finite, vectors
-
 
 MOST_SAMPLES = 10_000  # of the data are tried
 
@@ -45,8 +43,9 @@ def check_gradient(
     What is right: dC/dw = (1/n) Σ 2 xᵢ (w xᵢ − yᵢ), or for each sample dℓᵢ/dw = 2 xᵢ (w xᵢ − yᵢ).
 
     Args:
-        f: the gradient, called as f(w, x, y), or f(x, y) that reads a global w. It may take tensors, lists, numpy arrays or one sample at a
-            time, which the report says, and return one number or one for each sample.
+        f: the gradient, called as f(w, x, y); or as f(x, y), where w is a global that it reads. It may take
+            tensors, lists, numpy arrays or one sample at a time, which the report says, and return one
+            number or one for each sample.
         x: the inputs, n numbers.
         y: the targets, n numbers.
         w: a weight that matters to you, e.g. the one before training.

@@ -1,4 +1,4 @@
-"""What a function takes: (w, x, y), or (x, y) and a weight that it finds elsewhere, as lecture 3 writes it."""
+"""What a function takes: (w, x, y), or (x, y) and a weight that is a global, as lecture 3 writes it."""
 
 from __future__ import annotations
 
@@ -82,9 +82,8 @@ def _reads(f: Any, seen: set[Any]) -> Iterator[tuple[Any, str]]:
     reads: list[tuple[Any, str]] = list(zip(f.__closure__ or (), code.co_freevars, strict=True))
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
     for part in (code, *inner):
-        for step in dis.get_instructions(part):
-            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval in f.__globals__:
-                reads.append((f.__globals__, step.argval))
+        names = [step.argval for step in dis.get_instructions(part) if step.opname == "LOAD_GLOBAL"]
+        reads += [(f.__globals__, key) for key in names if key in f.__globals__]
     for place, key in reversed(reads):
         value = place.cell_contents if isinstance(place, types.CellType) else place[key]
         if inspect.isfunction(value):
