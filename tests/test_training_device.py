@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchgd import LinearModel, MiniBatchGradientDescent, StochasticGradientDescent, train
 from torchgd.recorder import Recorder
-from torchgd.training import _update
+from torchgd.update import update_of
 
 
 class Count(TorchDispatchMode):
@@ -62,11 +62,12 @@ def test_updates_and_records_need_no_numbers(gradient: str, stride: int) -> None
             else torch.zeros(6, 1, device="meta")
         )
         optimizer = MiniBatchGradientDescent(model.parameters(), lr=0.01, batch_size=4)
-        update = _update(model, optimizer, gradient, mse_loss, x, x)
+        update = update_of(model, optimizer, gradient, mse_loss, x, x)
         recorder = Recorder(model, x, x, mse_loss, optimizer.batches(6), stride=stride)
         for epoch in range(20):
             for batch in (slice(0, 4), slice(4, 6)):
-                recorder.do(update, x[batch], x[batch])
+                recorder.before(x[batch], x[batch])
+                recorder.after(x[batch], x[batch], update(x[batch], x[batch]))
             recorder.end_epoch(epoch + 1)
         assert recorder.updates == 40
 
@@ -94,12 +95,14 @@ def test_no_update_waits_on_cuda(gradient: str) -> None:
     x = torch.randn(64, dtype=torch.float64, device="cuda")
     model = LinearModel(1.0, dtype=torch.float64, device="cuda")
     optimizer = StochasticGradientDescent(model.parameters(), lr=0.01)
-    update = _update(model, optimizer, gradient, mse_loss, x, 2 * x)
+    update = update_of(model, optimizer, gradient, mse_loss, x, 2 * x)
     recorder = Recorder(model, x, 2 * x, mse_loss, optimizer.batches(64), stride=2)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for i in range(64):
-            recorder.do(update, x[i : i + 1], 2 * x[i : i + 1])
+            batch = x[i : i + 1], 2 * x[i : i + 1]
+            recorder.before(*batch)
+            recorder.after(*batch, update(*batch))
         recorder.end_epoch(1)
     finally:
         torch.cuda.set_sync_debug_mode("default")

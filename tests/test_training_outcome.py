@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from torchgd import (
 )
 from torchgd.batches import Batches
 from torchgd.errors import InputError
+from torchgd.history import judge
 
 X, Y = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([2.0, 4.0, 6.0]).double()
 
@@ -197,6 +199,75 @@ def test_momentum_gathers_speed_without_diverging() -> None:
         model = start()
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
         assert train(model, X, Y, optimizer, epochs).status == "finished"
+
+
+def test_momentum_turns_without_having_settled() -> None:
+    """At the turning point the weight stands still; every number of epochs is tried."""
+    model = start()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.95)
+    history = train(model, X, Y, optimizer, 60)
+    for epochs in range(2, 61):
+        part = replace(history, weight=history.weight[: epochs + 1])
+        assert judge(part, random_order=False, affine=False)[0] == "finished"
+
+
+YEARS = torch.arange(1990.0, 2021.0)[:, None].double()
+TWO_WEIGHTS = {  # x, the slope and the bias, lr as a part of the limit
+    "years": (YEARS, 0.02, -25.0, 0.5),
+    "sizes": (torch.tensor([50.0, 80, 100, 120, 150, 200, 250, 300])[:, None].double(), 3.0, 40.0, 0.4),
+    "centred": (torch.tensor([-2.0, -1, 0, 1, 2])[:, None].double(), 3.0, 40.0, 0.5),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("batch_size", [None, 2])
+@pytest.mark.parametrize("name", TWO_WEIGHTS)
+def test_two_weights_converge_where_both_have(name: str, batch_size: int | None, dtype: torch.dtype) -> None:
+    """The fast direction has settled long before the slow one."""
+    x, slope, bias, part = TWO_WEIGHTS[name]
+    columns = torch.cat([x, torch.ones_like(x)], 1)
+    if batch_size is None:
+        limit = 2 / torch.linalg.eigvalsh(2 * columns.mT @ columns / len(x))[-1].item()
+    else:
+        limit = 1 / columns.square().sum(1).max().item()
+    for epochs in (2, 3, 6, 20, 60, 400):
+        model = nn.Linear(1, 1).to(dtype)
+        for p in model.parameters():
+            nn.init.zeros_(p)
+        optimizer = GradientDescent(model.parameters(), lr=part * limit)
+        history = train(model, x, (slope * x + bias), optimizer, epochs, batches=batch_size, max_points=1)
+        gap = (history.weight[-1].double() - torch.tensor([slope, bias]).double()).norm().item()
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-9
+        near = gap <= tolerance * math.hypot(slope, bias)
+        assert history.status == ("converged" if near else "finished"), (epochs, gap)
+
+
+def test_float32_stalls_far_from_where_it_settles() -> None:
+    model = LinearModel(1.98)
+    history = train(model, X, Y, GradientDescent(model.parameters(), lr=1e-4), 400, gradient="hand")
+    assert history.weight[-1].item() == pytest.approx(1.98623, abs=1e-5)  # 0.7 % are left
+    assert history.status == "finished"
+
+
+@pytest.mark.parametrize("order", ["shuffled", "replacement"])
+def test_a_first_step_that_is_small_by_chance_proves_nothing(order: str) -> None:
+    x = torch.tensor([0.0, 0.0, 1.0, 2.0]).double()
+    for seed in range(40):
+        model = start(0.0)
+        generator = torch.Generator().manual_seed(seed)
+        optimizer = StochasticGradientDescent(model.parameters(), lr=0.005, order=order, generator=generator)
+        history = train(model, x, 2 * x, optimizer, 10, gradient="hand")
+        assert history.status == "finished", (seed, history.reason)
+
+
+@pytest.mark.parametrize("order", ["shuffled", "replacement"])
+def test_a_random_order_of_data_on_a_line_converges_to_it(order: str) -> None:
+    for lr, status in ((0.05, "converged"), (0.6, "diverged")):
+        model = start()
+        optimizer = StochasticGradientDescent(model.parameters(), lr=lr, order=order)
+        history = train(model, X, Y, optimizer, 60, gradient="hand")
+        assert history.status == status
+    assert "grows" in history.reason
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,19 @@ class Batches(Sampler[list[int]]):
             return torch.randint(self.n, (self.n,), generator=self.generator, device="cpu")
         return torch.arange(self.n, device="cpu")
 
+    def state(self) -> Tensor | None:
+        """The state of the generator, from which the next epoch's order follows; None in a fixed order."""
+        return None if self.order == "sequential" else self._random.get_state()
+
+    def restore(self, state: Tensor | None) -> None:
+        """Begin the next epoch as the one that began with this :meth:`state`; None changes nothing."""
+        if state is not None and self.order != "sequential":
+            self._random.set_state(state)
+
+    @property
+    def _random(self) -> torch.Generator:
+        return self.generator or torch.default_generator
+
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.indices().split(self.batch_size):
             yield batch.tolist()

@@ -188,35 +188,92 @@ def _stacked(values: list[Any], dtype: torch.dtype, shape: Sequence[int]) -> Ten
     return torch.tensor(values, dtype=dtype, device="cpu").reshape(len(values), *shape)
 
 
-def judge(history: History, *, random_order: bool, affine: bool = True) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Settling:
+    """What is known of a run from its data, before it is over.
+
+    Attributes:
+        at: the weights at which it settles, as a row of History; None: nowhere, or it is unknown.
+        growth: by how much an epoch multiplies the distance from there, in the long run; None: unknown.
+        affine: whether an epoch is an affine map of the weights.
+    """
+
+    at: Tensor | None = None
+    growth: float | None = None
+    affine: bool = True
+
+
+def judge(
+    history: History, *, random_order: bool, affine: bool = True, settling: Settling | None = None
+) -> tuple[str, str]:
     """The status of a run that stayed finite, and why, from its weights at the ends of the epochs.
 
-    For a loss that is quadratic in w, an epoch in a fixed order is one affine map, so the steps from
-    epoch to epoch grow or shrink by a constant ratio r: what is left is |step| · r / (1 − r), and
-    r > 1 proves divergence. In a random order the ratio is noisy, so only a growth by 1000 is taken for one.
-    Where an epoch is not ``affine``, with momentum for one, steps may grow for a while: nothing is proved.
+    "converged" and "diverged" are said only where they are proved; elsewhere the sentence says what was seen.
+    Where it is known at which weight the run settles, the distance to it counts. Of one weight in a fixed
+    order the weights alone prove it: an epoch is then an affine map, the steps from epoch to epoch have one
+    ratio r, what is left is at most |step| · r / (1 − r), and r > 1 is divergence.
+
+    Args:
+        history: of the run.
+        random_order: whether the order of the samples is another one in every epoch.
+        affine: whether an epoch is an affine map of the weight; with momentum, for one, it is not.
+        settling: what is known from the data.
     """
-    rows = history.weight.reshape(len(history.weight), -1)
-    epochs = len(rows) - 1
-    if epochs < 2 or rows.shape[1] == 0:
+    known = settling or Settling(affine=affine)
+    rows = history.weight.reshape(len(history.weight), -1).double()
+    numbers = history.epoch if len(history.epoch) == len(rows) else torch.arange(len(rows), device="cpu")
+    epochs = int(numbers[-1]) if len(rows) else 0
+    if len(rows) < 3 or rows.shape[1] == 0:
         return "finished", f"{epochs} epoch{'s' * (epochs != 1)} done"
-    steps = (rows[1:] - rows[:-1]).norm(dim=1)
-    size = torch.maximum(rows[-1].norm(), (rows[-1] - rows[0]).norm())
-    rounding = 64 * torch.finfo(rows.dtype).eps * rows.norm(dim=1).max()
-    if steps.max() <= rounding:
-        if len(history.gradient) and not history.gradient.any():
-            return "converged", "the gradient is 0"
-        return "finished", f"the steps are too small to move the weight in {rows.dtype}"
-    ratios = (steps[1:] / steps[:-1])[-5:]
-    growth = ratios.log().mean().exp().item()
-    if random_order:
-        grows = steps[-1] > 1000 * steps[0]
-    else:
-        grows = bool((ratios > 1 + rounding / steps[-len(ratios) :]).all())
-    if affine and rows.shape[1] == 1 and grows:
-        return "diverged", f"the weight's steps grow {growth:.6g} times an epoch"
-    left = steps[-1] * growth / (1 - growth) if growth < 1 else torch.inf
-    tolerance = TOLERANCE.get(rows.dtype, 1e-2)
-    if left <= tolerance * size or steps[-1] <= rounding:
+    steps, gaps = (rows[1:] - rows[:-1]).norm(dim=1), numbers.diff()
+    size = torch.maximum(rows[-1].norm(), (rows[-1] - rows[0]).norm()).item()
+    rounding = (64 * torch.finfo(history.weight.dtype).eps * rows.norm(dim=1).max()).item()
+    if not steps.any() and len(history.gradient) and not history.gradient.any():
+        return "converged", "the gradient is 0"
+    # of more than 10,000 epochs the last row may be nearer to the one before it than the others are
+    alike = steps[gaps == gaps[0]]
+    one_ratio = known.affine and rows.shape[1] == 1 and not random_order
+    if random_order and known.affine and (sentence := _runs_away(history, rows, known.growth)):
+        return "diverged", sentence
+    if (one_ratio or (known.growth or 0) > 1) and not (random_order or (known.growth or 2) <= 1):
+        ratios = alike[1:][-5:] / alike[:-1][-5:]
+        if (ratios > 1 + rounding / alike[1:][-5:]).all():
+            growth = ratios.log().mean().div(gaps[0]).exp().item()
+            return "diverged", f"the weight's steps grow {growth:.6g} times an epoch"
+    left = math.inf
+    if known.at is not None:
+        left = (rows[-1] - known.at.to(rows)).norm().item()
+    elif one_ratio and known.growth is None:
+        left = _left(alike, rounding)
+    tolerance = TOLERANCE.get(history.weight.dtype, 1e-2)
+    if left <= tolerance * size:
         return "converged", f"the weight is within {tolerance:g} of where it settles"
-    return "finished", f"{epochs} epochs done, the last of which moved the weight by {steps[-1].item():.3g}"
+    if steps.max() <= rounding:
+        return "finished", f"the steps are too small to move the weight in {history.weight.dtype}"
+    last = "the last of which" if gaps[-1] == 1 else f"the last {gaps[-1]} of which"
+    return "finished", f"{epochs} epochs done, {last} moved the weight by {steps[-1].item():.3g}"
+
+
+def _left(steps: Tensor, rounding: float) -> float:
+    """At most how far it is to go after steps of one ratio, of which each is known to ``rounding``."""
+    clear = (steps > 1000 * rounding).nonzero().reshape(-1)[-50:]
+    if len(clear) < 2:
+        return math.inf
+    first, last = int(clear[0]), int(clear[-1])
+    ratio: float = ((steps[last] + rounding) / (steps[first] - rounding)).item() ** (1 / (last - first))
+    if not ratio < 1:
+        return math.inf
+    step: float = steps[last].item() * ratio ** (len(steps) - 1 - last) + rounding
+    return step * ratio / (1 - ratio)
+
+
+def _runs_away(history: History, rows: Tensor, growth: float | None) -> str | None:
+    """Why a run in a random order has diverged, or None: a single step may be small or large by chance."""
+    first, last = history.cost[0].item(), history.cost[-1].item()
+    if growth is not None:
+        grows = growth > 1 and last > first
+        return f"the distance from where it settles grows {growth:.6g} times an epoch" if grows else None
+    away = (rows[-1] - rows[0]).norm() > rows[0].norm()
+    return (
+        f"the cost is {last / first:.3g} times that at the start" if away and last > 1e6 * first > 0 else None
+    )

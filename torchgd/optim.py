@@ -19,6 +19,7 @@ Source: 《PyTorch深度学习实践》, lecture 3, gradient descent (2020); A. 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from numbers import Real
@@ -222,6 +223,13 @@ class MiniBatchGradientDescent(StochasticGradientDescent):
             differentiable=differentiable,
         )
         self._batch_size = batch_size
+
+
+def is_plain(optimizer: Optimizer) -> bool:
+    """Whether an optimizer's step is the update rule of this module and nothing else."""
+    # unwrapped, since PyTorch puts a wrapper around the step of each class that has an instance
+    step = inspect.unwrap(type(optimizer).step)
+    return isinstance(optimizer, GradientDescent) and step is inspect.unwrap(GradientDescent.step)
 
 
 def _check_lr(lr: float | Tensor) -> None:

@@ -1,8 +1,10 @@
-"""Writes a run's history while it runs, and sees when its numbers stop being finite."""
+"""Records a run while it goes, and finds the first of its numbers that is not finite."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,15 +17,30 @@ from torchgd.errors import InputError
 from torchgd.history import History
 from torchgd.model import LinearModel
 
-_NEVER = torch.iinfo(torch.int64).max  # the number of no update
+_NEVER = torch.iinfo(torch.int64).max  # later than any update
 MOST_WEIGHTS = 64  # of a module with more parameters, only costs, losses and gradient norms are recorded
+BLOCK = 1 << 14  # samples of one forward pass, where the loss of all can be put together from blocks
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-Update = Callable[[Tensor, Tensor, bool], "Tensor | None"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that has diverged.
+
+    Attributes:
+        reason: the first number that is not finite.
+        last_finite: the parameters and buffers before it, as far as they are known.
+    """
+
+    reason: str
+    last_finite: list[Tensor]
 
 
 class Recorder:
     """Keeps the numbers on the model's device until somebody looks, so that no update waits for the host.
+
+    For each update: :meth:`before`, the update itself, :meth:`after`; after each epoch :meth:`end_epoch`.
 
     Args:
         model, x, y, loss_fn: as for :func:`torchgd.train`, on one device.
@@ -53,48 +70,38 @@ class Recorder:
         self._points: list[dict[str, Any]] = []
         self._watched: list[Tensor] = []  # since the last look: the weight, or else the loss, of every update
         self._last_finite = self._copy()
+        self._loss_before: Tensor | None = None
+        self._sums = False  # whether the loss of all is a sum over blocks, and not a mean
+        self._block = len(x) if self._one_weight else self._separable()
 
-    def do(self, update: Update, x: Tensor, y: Tensor) -> None:
-        """Do one update on a batch and take down its numbers.
-
-        ``update(x, y, recorded)`` returns the loss before it where it computes one; where ``recorded``, it
-        leaves the gradient in ``.grad``.
-        """
+    def before(self, x: Tensor, y: Tensor) -> None:
+        """Record the loss of the batch that the next update sees."""
         self.updates += 1
-        recorded = self.updates % self._stride == 0
-        before = self._loss(x, y) if recorded and self._one_weight else None
-        loss = update(x, y, recorded)
+        recorded = self._one_weight and self.updates % self._stride == 0
+        self._loss_before = self._loss(x, y) if recorded else None
+
+    def after(self, x: Tensor, y: Tensor, loss: Tensor | None) -> None:
+        """Record what the update on this batch has done; the loss before it, if it has computed one."""
         if self._one_weight:
             self._watched.append(self._params[0].detach().clone())
+            loss = self._loss_before
         elif loss is not None:
             self._watched.append(loss)
-            before = loss
-        if recorded and before is not None:
-            after = self._loss(x, y) if self._one_weight else torch.full_like(before, torch.nan)
-            self._points.append(
-                {
-                    "update": self.updates,
-                    "update_weight": self._weight(),
-                    "loss_before": before,
-                    "loss_after": after,
-                    "gradient": self._gradient(),
-                }
-            )
+        if self.updates % self._stride == 0 and loss is not None:
+            row = {"update": self.updates, "update_weight": self._weight(), "loss_before": loss}
+            row["loss_after"] = self._loss(x, y) if self._one_weight else torch.full_like(loss, torch.nan)
+            self._points.append({**row, "gradient": self._gradient()})
 
     def end_epoch(self, epoch: int) -> Tensor:
-        """Take down the weight and the cost over all data after this many epochs; returns the cost."""
-        cost = self._loss(self._x, self._y)
+        """Record the weight and the cost over all data after this many epochs; returns the cost."""
+        cost = self._cost()
         if cost.dim():
             raise InputError(f"the loss has shape {tuple(cost.shape)}; return one number, e.g. its mean")
         self._ends.append({"epoch": epoch, "weight": self._weight(), "cost": cost})
         return cost
 
-    def look(self) -> str | None:
-        """None where all numbers since the last look are finite; else why the run has diverged.
-
-        Then the record ends before the first number that is not finite, and the model has its last
-        finite weight again (a module other than LinearModel: the weights of the last look).
-        """
+    def look(self) -> Failure | None:
+        """None where all numbers since the last look are finite; else the record ends before the first."""
         since, recent = self.updates - len(self._watched), max(len(self._watched), 1)
         kind = "weight" if self._one_weight else "loss"
         found = [(since + 1 + i, kind) for i in _not_finite(self._watched)[:1]]
@@ -115,15 +122,13 @@ class Recorder:
         first, what = min(found, key=lambda pair: pair[0])
         if self._one_weight and first - 1 > since:
             self._last_finite = [self._watched[first - 2 - since]]
-        with torch.no_grad():
-            for p, value in zip(self._state, self._last_finite, strict=True):
-                p.copy_(value)
         self._points = [point for point in self._points if point["update"] < first]
         self._ends = [end for end in self._ends if self._update_of(end) < first]
-        return f"the {what} is not finite {'at' if what == 'loss' else 'after'} update {first}"
+        reason = f"the {what} is not finite {'at' if what == 'loss' else 'after'} update {first}"
+        return Failure(reason, self._last_finite)
 
     def part(self, status: str = "finished", reason: str = "") -> History:
-        """What was taken down since the last part."""
+        """What was recorded since the last part."""
         ends, points = self._ends, self._points
         self._ends, self._points = [], []
         return History.of(self._batches, self._weight(), ends, points, status, reason)
@@ -152,6 +157,25 @@ class Recorder:
         ]
         norm: Tensor = torch.linalg.vector_norm(torch.cat([g.reshape(-1) for g in dense]))
         return norm
+
+    def _cost(self) -> Tensor:
+        """The loss over all data, in blocks where it is the mean or the sum of those of its blocks."""
+        if self._block >= len(self._x):
+            return self._loss(self._x, self._y)
+        blocks = zip(self._x.split(self._block), self._y.split(self._block), strict=True)
+        total = torch.stack([self._loss(x, y) * (1 if self._sums else len(x)) for x, y in blocks]).sum()
+        return total if self._sums else total / len(self._x)
+
+    def _separable(self) -> int:
+        """How many samples a block may have; all, where the loss of some samples is neither mean nor sum."""
+        if len(self._x) <= BLOCK:
+            return len(self._x)
+        x, y = self._x[:7], self._y[:7]
+        whole, first, second = self._loss(x, y), self._loss(x[:3], y[:3]), self._loss(x[3:], y[3:])
+        near = math.sqrt(torch.finfo(whole.dtype).eps) if whole.is_floating_point() else 0.0
+        self._sums = torch.allclose(whole, first + second, rtol=near)
+        mean = torch.allclose(whole, (3 * first + 4 * second) / 7, rtol=near)
+        return BLOCK if self._sums != mean else len(self._x)
 
     @torch.no_grad()
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:

@@ -1,37 +1,30 @@
-"""The loop: gradient, update, record; the same for every method, module and device."""
+"""The loop: gradient, update, record, judge; the same for every method, module and device."""
 
 from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from torch.optim import SGD, Optimizer, lr_scheduler
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+from torch.optim import Optimizer, lr_scheduler
 
-from torchgd import gradient as by_hand
 from torchgd.batches import Batches
 from torchgd.errors import InputError
-from torchgd.history import History, judge
+from torchgd.history import History, Settling, judge
 from torchgd.model import LinearModel
-from torchgd.optim import GradientDescent, MiniBatchGradientDescent, StochasticGradientDescent
-from torchgd.recorder import LossFunction, Recorder, Update
+from torchgd.recorder import Recorder
 from torchgd.samples import Numbers, rows
+from torchgd.settling import settling_of
+from torchgd.update import GradientFunction, LossFunction, Update, equal_shapes_mse, is_right, update_of
 
-UPDATES_A_LOOK = 100  # the host looks at the device's numbers once in so many updates
+UPDATES_A_LOOK = 100  # the host looks at the device's numbers once in as many updates
 SECONDS_A_REPORT = 0.25
 MOST_UPDATES_RECORDED = 10_000
-OURS = (GradientDescent, StochasticGradientDescent, MiniBatchGradientDescent)
-SAMPLES_CHECKED = 1000
-
-GradientFunction = Callable[[Tensor, Tensor, Tensor], "Tensor | float"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ def train(
     *,
     gradient: str | GradientFunction = "autograd",
     loss_fn: LossFunction = mse_loss,
-    batches: Batches | None = None,
+    batches: Batches | int | None = None,
     scheduler: Any = None,
     check: bool = True,
     max_points: int = MOST_UPDATES_RECORDED,
@@ -74,13 +67,14 @@ def train(
         gradient: "autograd"; "hand" for :func:`torchgd.gradient.gradient`; or your own f(w, x, y), which
             takes w of shape () and a batch of shape (b,) and returns dC/dw, a number or of shape ().
         loss_fn: loss of (prediction, target), shape ().
-        batches: the batches of an epoch; the optimizer's own if not given, all data at once if it has none.
+        batches: the batches of an epoch, or how many samples one has; the optimizer's own if not given,
+            all data at once if it has none.
         scheduler: its ``step()`` is called after every epoch, that of ReduceLROnPlateau with the cost.
         check: warn first, by its name, of a mistake that :func:`torchgd.check_gradient` finds in your own f.
         max_points: no more updates than this are recorded, evenly spaced.
         on_progress: called a few times a second, and at the end, with what is new in the history and the
             place, between two updates: an exception that it raises leaves a state to resume from.
-        resume: go on from this history and place, with the model and optimizer of that moment.
+        resume: continue from this history and place, with the model and optimizer of that moment.
 
     Returns:
         The :class:`~torchgd.history.History` of the whole run.
@@ -101,63 +95,36 @@ def train(
     for name, number in (("epochs", epochs), ("max_points", max_points)):
         if not (isinstance(number, int) and number >= 1):
             raise InputError(f"{name} is {number!r}; give a whole number, 1 or more")
-    if batches is None:
-        batches = optimizer.batches(len(x)) if hasattr(optimizer, "batches") else Batches(len(x), len(x))
-    if batches.n != len(x):
-        raise InputError(f"the batches are of {batches.n} samples, but x has {len(x)}; give both the same")
-    affine = scheduler is None and not callable(gradient) and loss_fn is mse_loss
-    affine = affine and _is_affine(model, optimizer)
-    loss_fn = _equal_shapes_mse if loss_fn is mse_loss else loss_fn
+    batches = _batches(optimizer, len(x), batches)
+    squared = loss_fn is mse_loss
+    loss_fn = equal_shapes_mse if squared else loss_fn
     first = slice(batches.batch_size)
-    update = _update(model, optimizer, gradient, loss_fn, x[first], y[first])
-    if check and callable(gradient):
-        _warn_of_a_wrong(gradient, model, x, y)
+    update = update_of(model, optimizer, gradient, loss_fn, x[first], y[first])
+    right = is_right(gradient, model, x, y) if check and callable(gradient) else not callable(gradient)
+    known = Settling(affine=False)
+    if right and squared and scheduler is None:
+        known = settling_of(model, optimizer, x, y, batches)
 
     past, place = resume or (None, Place())
-    parts = [past] if past else []
-    done = place.epoch * len(batches) + place.update
     stride = math.ceil(epochs * len(batches) / max_points)
+    done = place.epoch * len(batches) + place.update
     recorder = Recorder(model, x, y, loss_fn, batches, stride=stride, updates=done)
     if past is None:
         recorder.end_epoch(0)
         if recorder.look():
             raise InputError("the cost before the first update is not finite; check the data and the weight")
-
-    def report(place: Place, part: History) -> None:
-        parts.append(part)
+    parts = [past] if past else []
+    data = x, y, batches
+    for part, here in _descend(model, recorder, update, data, place, epochs, scheduler):
+        parts = [History.join([*parts, part])]
         if on_progress is not None:
-            on_progress(part, place)
-
-    looked = reported = -math.inf  # the first look reports
-    in_a_group = torch.distributed.is_available() and torch.distributed.is_initialized()  # all look at once
-    for epoch in range(place.epoch, epochs):
-        begun = begin_epoch(batches, place.generator if epoch == place.epoch else None)
-        skip = place.update if epoch == place.epoch else 0
-        for number, batch in enumerate(_data_batches(x, y, batches, skip), skip + 1):
-            recorder.do(update, *batch)
-            here = Place(epoch, number, begun)
-            if number == len(batches):
-                cost = recorder.end_epoch(epoch + 1)
-                if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
-                    scheduler.step(cost.item())
-                elif scheduler is not None:
-                    scheduler.step()
-                here = Place(epoch + 1, 0, begin_epoch(batches, None))
-            now = time.monotonic()
-            early = in_a_group or now - looked < SECONDS_A_REPORT
-            if recorder.updates % UPDATES_A_LOOK and early and here.epoch < epochs:
-                continue
-            looked = now
-            if failure := recorder.look():
-                report(here, recorder.part("diverged", failure))
-                return History.join(parts)
-            if now - reported > SECONDS_A_REPORT or here.epoch == epochs:
-                report(here, recorder.part())
-                reported = now
+            on_progress(part, here)
     history = History.join(parts)
+    if history.status == "diverged":
+        return history
     if scheduler is not None:
         return replace(history, reason=f"{epochs} epochs done, at learning rates that the scheduler chose")
-    status, reason = judge(history, random_order=batches.order != "sequential", affine=affine)
+    status, reason = judge(history, random_order=batches.order != "sequential", settling=known)
     return replace(history, status=status, reason=reason)
 
 
@@ -177,117 +144,66 @@ def _fitting_data(model: nn.Module, optimizer: Optimizer, x: Numbers, y: Numbers
     return x, y
 
 
-def _equal_shapes_mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """The mean squared error, refused where it would broadcast: (n, 1) against (n,) makes an (n, n) loss."""
-    if prediction.shape != target.shape:
-        shapes = f"{tuple(prediction.shape)} and the target {tuple(target.shape)}"
-        raise InputError(f"the prediction has shape {shapes}; give both the same")
-    return mse_loss(prediction, target)
+def _batches(optimizer: Optimizer, n: int, given: Batches | int | None) -> Batches:
+    """The batches of an epoch over n samples."""
+    if given is None:
+        return optimizer.batches(n) if hasattr(optimizer, "batches") else Batches(n, n)
+    batches = Batches(n, given) if isinstance(given, int) else given
+    if batches.n != n:
+        raise InputError(f"the batches are of {batches.n} samples, but x has {n}; give both the same")
+    return batches
 
 
-def _update(
+def _descend(
     model: nn.Module,
-    optimizer: Optimizer,
-    gradient: str | GradientFunction,
-    loss_fn: LossFunction,
-    x: Tensor,
-    y: Tensor,
-) -> Update:
-    """The function that does one update on a batch."""
-    if gradient == "autograd":
-        return _autograd_update(model, optimizer, loss_fn)
-    if not isinstance(model, LinearModel):
-        raise InputError("a gradient by hand is for LinearModel; for another module give gradient='autograd'")
-    if isinstance(gradient, str) and gradient != "hand":
-        raise InputError(f"gradient is {gradient!r}; give 'autograd', 'hand' or a function f(w, x, y)")
-    if gradient == "hand" and loss_fn not in (mse_loss, _equal_shapes_mse):
-        raise InputError("the gradient by hand is that of mse_loss; leave out loss_fn, or give 'autograd'")
-    function: GradientFunction = by_hand.gradient if isinstance(gradient, str) else gradient
-    weight = model.weight
-    first = function(weight.detach().clone(), x, y)
-    if not isinstance(first, Tensor | Real):
-        raise InputError(f"the gradient is {first!r}; return a number or a tensor of shape ()")
-    if isinstance(first, Tensor) and first.shape not in ((), (1,)):  # (1,): of each sample, batches of one
-        raise InputError(f"the gradient has shape {tuple(first.shape)}; return the batch's mean, shape ()")
-    plain = gradient == "hand" and _is_plain(optimizer, weight)
-    w = weight.detach().reshape(1)
-
-    def update(x: Tensor, y: Tensor, recorded: bool) -> None:
-        # 2 is left to the end, exactly: the same bits without the optimizer's overhead, short of overflow
-        if plain and not recorded:
-            product = torch.mul(w, x).sub_(y).mul_(x)
-            w.add_(product if x.numel() == 1 else product.mean(), alpha=-2 * optimizer.param_groups[0]["lr"])
-            return
-        value = function(weight.detach().clone(), x, y)  # a clone: f may write into what it is given
-        weight.grad = torch.as_tensor(value, dtype=weight.dtype, device=weight.device).reshape(())
-        optimizer.step()
-
-    return update
-
-
-def _warn_of_a_wrong(gradient: GradientFunction, model: nn.Module, x: Tensor, y: Tensor) -> None:
-    from torchgd.check.gradient import check_gradient  # it takes a while to load, and few runs need it
-
-    report = check_gradient(
-        gradient, x[:SAMPLES_CHECKED], y[:SAMPLES_CHECKED], next(model.parameters()).item()
-    )
-    if not report.ok and report.cause != "approximate":  # finite differences may well be meant
-        warnings.warn(f"the gradient is wrong ({report.cause.value}): {report.message}", stacklevel=3)
+    recorder: Recorder,
+    update: Update,
+    data: tuple[Tensor, Tensor, Batches],
+    start: Place,
+    epochs: int,
+    scheduler: Any,
+) -> Iterator[tuple[History, Place]]:
+    """Walk, update, record; yields what is new and the place a few times a second, and at the end."""
+    batches = data[2]
+    batches.restore(start.generator)
+    looked = reported = -math.inf  # the first look reports
+    in_a_group = torch.distributed.is_available() and torch.distributed.is_initialized()  # all look at once
+    for epoch in range(start.epoch, epochs):
+        begun = batches.state()
+        skip = start.update if epoch == start.epoch else 0
+        for number, (x, y) in enumerate(_walk(*data, skip), skip + 1):
+            recorder.before(x, y)
+            recorder.after(x, y, update(x, y))
+            place = Place(epoch, number, begun)
+            if number == len(batches):
+                _schedule(scheduler, recorder.end_epoch(epoch + 1))
+                place = Place(epoch + 1, 0, batches.state())
+            now = time.monotonic()
+            early = in_a_group or now - looked < SECONDS_A_REPORT
+            if recorder.updates % UPDATES_A_LOOK and early and place.epoch < epochs:
+                continue
+            looked = now
+            if failure := recorder.look():
+                with torch.no_grad():
+                    state = [*model.parameters(), *model.buffers()]
+                    for tensor, value in zip(state, failure.last_finite, strict=True):
+                        tensor.copy_(value)
+                yield recorder.part("diverged", failure.reason), place
+                return
+            if now - reported > SECONDS_A_REPORT or place.epoch == epochs:
+                yield recorder.part(), place
+                reported = now
 
 
-def _autograd_update(model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction) -> Update:
-    if not any(p.requires_grad for p in model.parameters()):
-        raise InputError("no parameter requires a gradient; set requires_grad, or give gradient='hand'")
-
-    def update(x: Tensor, y: Tensor, recorded: bool) -> Tensor:
-        losses: list[Tensor] = []
-
-        def closure() -> Any:  # LBFGS evaluates it several times an update
-            with torch.enable_grad():  # an optimizer of one's own may forget it
-                optimizer.zero_grad()
-                loss = loss_fn(model(x), y)
-                loss.backward()
-            losses.append(loss.detach())
-            return loss
-
-        step: Any = optimizer.step
-        step(closure)
-        if not losses:
-            raise InputError("the optimizer's step(closure) did not call the closure; let it do so first")
-        return losses[0]
-
-    return update
+def _schedule(scheduler: Any, cost: Tensor) -> None:
+    """The scheduler's step after an epoch."""
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        scheduler.step(cost.item())
+    elif scheduler is not None:
+        scheduler.step()
 
 
-def _is_plain(optimizer: Optimizer, weight: Tensor) -> bool:
-    """Whether a step is no more than w −= lr · grad: ours, descending, at a lr that is a number, unseen."""
-    group = optimizer.param_groups[0]
-    hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
-    hooks_of_all = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
-    observed = any(hooks) or any(hooks_of_all) or "step" in vars(optimizer)  # as a scheduler replaces it
-    alone = len(optimizer.param_groups) == 1 and len(group["params"]) == 1 and group["params"][0] is weight
-    options = isinstance(group["lr"], float) and not (group["maximize"] or group["differentiable"])
-    return type(optimizer) in OURS and alone and options and not observed
-
-
-def _is_affine(model: nn.Module, optimizer: Optimizer) -> bool:
-    """Whether a step on the mean squared error is an affine map of the weights alone."""
-    linear = type(model).forward in (LinearModel.forward, nn.Linear.forward)
-    no_momentum = all(not group.get("momentum") for group in optimizer.param_groups)
-    return linear and (type(optimizer) in OURS or (type(optimizer) is SGD and no_momentum))
-
-
-def begin_epoch(batches: Batches, state: Tensor | None) -> Tensor | None:
-    """The state of the generator as the epoch begins; a given state is put back first."""
-    if batches.order == "sequential":
-        return None
-    generator = batches.generator or torch.default_generator
-    if state is not None:
-        generator.set_state(state)
-    return generator.get_state()
-
-
-def _data_batches(x: Tensor, y: Tensor, batches: Batches, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _walk(x: Tensor, y: Tensor, batches: Batches, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The data of an epoch's batches after the first ``skip``, as views of one reordered copy."""
     if batches.order != "sequential":
         indices = batches.indices().to(x.device)

@@ -20,11 +20,12 @@ from torchgd.data.arrays import check_memory
 from torchgd.data.dataset import Dataset
 from torchgd.epoch.distributed import ALONE, Group, epoch_of_shards
 from torchgd.errors import InputError
-from torchgd.history import History, judge
+from torchgd.history import History, Settling, judge
 from torchgd.model import LinearModel
 from torchgd.moments import Moments
-from torchgd.optim import GradientDescent
-from torchgd.training import OURS, SECONDS_A_REPORT, Place, begin_epoch
+from torchgd.optim import GradientDescent, is_plain
+from torchgd.settling import settling_of
+from torchgd.training import SECONDS_A_REPORT, Place
 
 MOST_POINTS = 1000
 
@@ -145,8 +146,8 @@ def scan(
     w = model.weight.item()
     whole = Moments.of(data.blocks()) if not in_order else None  # an epoch with replacement is not the data
     reported = -math.inf
+    batches.restore(place.generator)
     for epoch in range(place.epoch, epochs):
-        begin_epoch(batches, place.generator if epoch == place.epoch else None)
         first = stride - epoch * per_epoch % stride
         updates = range(first, per_epoch + 1, stride)
         if not in_order:
@@ -175,19 +176,31 @@ def scan(
                 model.weight.fill_(before if diverged else w)
             points, ends = [], []
             if on_progress is not None:
-                on_progress(parts[-1], Place(epoch + 1, 0, begin_epoch(batches, None)))
+                on_progress(parts[-1], Place(epoch + 1, 0, batches.state()))
         if diverged:
             return History.join(parts)
     history = History.join(parts)
-    status, reason = judge(history, random_order=not in_order)
+    if in_order and read is not None:
+        at = (
+            torch.tensor([read.whole.fixed_point], dtype=torch.float64, device="cpu")
+            if read.whole.converges
+            else None
+        )
+        known = Settling(at, abs(read.whole.scale))
+    else:
+        known = settling_of(model, optimizer, data.x, data.y, batches)
+    status, reason = judge(history, random_order=not in_order, settling=known)
     return replace(history, status=status, reason=reason)
 
 
 def _affine(optimizer: Optimizer) -> GradientDescent:
     """The optimizer, refused where its update is not one affine map of one weight."""
     groups = optimizer.param_groups
-    subclass = type(optimizer) not in OURS  # which may step otherwise
-    if not isinstance(optimizer, GradientDescent) or subclass or groups[0]["maximize"] or len(groups) > 1:
+    if (
+        not (isinstance(optimizer, GradientDescent) and is_plain(optimizer))
+        or groups[0]["maximize"]
+        or len(groups) > 1
+    ):
         raise InputError(
             "the scan engine needs a torchgd optimizer that descends on one weight; use the loop"
         )

@@ -109,7 +109,7 @@ def _descend(config: Config, x: Tensor, y: Tensor, torchs: set[str]) -> History:
         data = DataLoader(TensorDataset(x, y), batch_sampler=batches)
     slopes = list[Tensor]()
 
-    def update(x: Tensor, y: Tensor, recorded: bool) -> Tensor:
+    def update(x: Tensor, y: Tensor) -> Tensor:
         loss = mse_loss(model(x), y)
         if "gradient" in torchs:
             optimizer.zero_grad()
@@ -124,7 +124,8 @@ def _descend(config: Config, x: Tensor, y: Tensor, torchs: set[str]) -> History:
     recorder.end_epoch(0)
     for epoch in range(1, config.epochs + 1):
         for inputs, targets in data:
-            recorder.do(update, inputs, targets)
+            recorder.before(inputs, targets)
+            recorder.after(inputs, targets, update(inputs, targets))
         recorder.end_epoch(epoch)
     history = recorder.part()
     # Of an nn.Linear the recorder takes down rows of weights and the gradient's norm: here it is one number.

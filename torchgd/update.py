@@ -1,0 +1,109 @@
+"""One update on a batch: its gradient, by hand or by autograd, and one step of the optimizer."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from torch.optim import Optimizer
+
+from torchgd import gradient as by_hand
+from torchgd.errors import InputError
+from torchgd.model import LinearModel
+
+SAMPLES_CHECKED = 1000
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+GradientFunction = Callable[[Tensor, Tensor, Tensor], "Tensor | float"]
+Update = Callable[[Tensor, Tensor], "Tensor | None"]  # of (x, y); returns the loss before it, if it is known
+
+
+def update_of(
+    model: nn.Module,
+    optimizer: Optimizer,
+    gradient: str | GradientFunction,
+    loss_fn: LossFunction,
+    x: Tensor,
+    y: Tensor,
+) -> Update:
+    """The function that does one update on a batch; arguments and errors as for :func:`torchgd.train`."""
+    if gradient == "autograd":
+        return _by_autograd(model, optimizer, loss_fn)
+    if not isinstance(model, LinearModel):
+        raise InputError("a gradient by hand is for LinearModel; for another module give gradient='autograd'")
+    if isinstance(gradient, str) and gradient != "hand":
+        raise InputError(f"gradient is {gradient!r}; give 'autograd', 'hand' or a function f(w, x, y)")
+    if gradient == "hand" and loss_fn not in (mse_loss, equal_shapes_mse):
+        raise InputError("the gradient by hand is that of mse_loss; leave out loss_fn, or give 'autograd'")
+    function: GradientFunction = by_hand.gradient if isinstance(gradient, str) else gradient
+    weight = model.weight
+    first = function(weight.detach().clone(), x, y)
+    if not isinstance(first, Tensor | Real):
+        raise InputError(f"the gradient is {first!r}; return a number or a tensor of shape ()")
+    # shape (1,) is the gradient of each sample, of a batch of one
+    if isinstance(first, Tensor) and first.shape not in ((), (1,)):
+        raise InputError(f"the gradient has shape {tuple(first.shape)}; return the batch's mean, shape ()")
+
+    def update(x: Tensor, y: Tensor) -> None:
+        # f gets a clone, since it may write into what it is given
+        value = function(weight.detach().clone(), x, y)
+        weight.grad = torch.as_tensor(value, dtype=weight.dtype, device=weight.device).reshape(())
+        optimizer.step()
+
+    return update
+
+
+def _by_autograd(model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction) -> Update:
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError("no parameter requires a gradient; set requires_grad, or give gradient='hand'")
+    step: Any = optimizer.step
+    takes_closure = bool(inspect.signature(step).parameters)
+
+    def update(x: Tensor, y: Tensor) -> Tensor:
+        losses: list[Tensor] = []
+
+        def closure() -> Any:
+            # enabled here, since an optimizer may call it with gradients off
+            with torch.enable_grad():
+                optimizer.zero_grad()
+                loss = loss_fn(model(x), y)
+                loss.backward()
+            losses.append(loss.detach())
+            return loss
+
+        if takes_closure:
+            # LBFGS evaluates the closure several times in one update
+            step(closure)
+        else:
+            closure()
+            step()
+        if not losses:
+            raise InputError("the optimizer's step(closure) did not call the closure; let it do so first")
+        return losses[0]
+
+    return update
+
+
+def equal_shapes_mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """The mean squared error, refused where it would broadcast: (n, 1) against (n,) makes an (n, n) loss."""
+    if prediction.shape != target.shape:
+        shapes = f"{tuple(prediction.shape)} and the target {tuple(target.shape)}"
+        raise InputError(f"the prediction has shape {shapes}; give both the same")
+    return mse_loss(prediction, target)
+
+
+def is_right(gradient: GradientFunction, model: nn.Module, x: Tensor, y: Tensor) -> bool:
+    """Whether f is the derivative of the cost; warns of a mistake by its name."""
+    from torchgd.check.gradient import check_gradient  # it takes a while to load, and few runs need it
+
+    weight = next(model.parameters()).item()
+    report = check_gradient(gradient, x[:SAMPLES_CHECKED], y[:SAMPLES_CHECKED], weight)
+    if not report.ok and report.cause != "approximate":  # finite differences may well be meant
+        warnings.warn(f"the gradient is wrong ({report.cause.value}): {report.message}", stacklevel=3)
+    return report.ok
