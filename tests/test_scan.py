@@ -141,7 +141,7 @@ def test_a_run_from_files_reads_them_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(MappedVector, "_part", counted)
     monkeypatch.setattr("torchgd.runs.run.fingerprint", lambda data: {"samples": n, "checksum": ""})
     files = [f"--{name}={tmp_path / name}.npy" for name in "xy"]
-    monkeypatch.setattr("torchgd.runs.run.MOST_CERTIFIED", 0)
+    monkeypatch.setattr("torchgd.runs.forecast.MOST_CERTIFIED", 0)
     assert main(["train", *files, "--method=sgd", f"--logdir={tmp_path / 'runs'}"]) == 0
     assert 2 * n <= read <= 2 * n + 2 * BLOCK + 2 * MOST_POINTS  # and for the first x other than 0
 
@@ -150,7 +150,7 @@ def test_a_run_from_files_reads_them_once(tmp_path: Path, monkeypatch: pytest.Mo
 def test_too_many_samples_for_the_certificate_ask_the_map(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lr: str, verdict: str
 ) -> None:
-    monkeypatch.setattr("torchgd.runs.run.MOST_CERTIFIED", 0)
+    monkeypatch.setattr("torchgd.runs.forecast.MOST_CERTIFIED", 0)
     main(["train", "--method=sgd", "--engine=scan", f"--lr={lr}", f"--logdir={tmp_path}"])
     assert capsys.readouterr().out.startswith(f"{verdict}an epoch multiplies the error by ")
 

@@ -22,8 +22,10 @@ def prepare(
     Raises:
         InputError: no learning rate can be chosen for these data; the engine cannot serve.
     """
-    config, why = with_lr(config, data.x, data.y, config.epochs)
-    said = [why] if why else []
+    said = []
+    if config.lr is None:  # data in files are not read where nothing asks for them
+        config, why = with_lr(config, data.x, data.y, config.epochs)
+        said.append(why)
     certificate = None
     if len(data) <= MOST_CERTIFIED:
         certificate = stability(data.x, data.y, config.lr, **config.sampling)
