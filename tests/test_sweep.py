@@ -12,6 +12,7 @@ from torch import Tensor
 from torchgd import InputError, course
 from torchgd.batches import Batches
 from torchgd.convergence.certificate import stability
+from torchgd.convergence.rate import log_distance
 from torchgd.convergence.sweep import sweep_lr
 from torchgd.gradient import cost, gradient
 
@@ -68,9 +69,9 @@ def test_the_certificate_predicts_the_epochs(noisy_data: Data, method: str, batc
     for lr, epochs in zip(sweep.lr.tolist(), sweep.epochs.tolist(), strict=True):
         predicted = max(1, math.ceil(sweep.predicted(lr) - 1e-9)) if lr < certificate.limit else math.inf
         assert epochs == (predicted if predicted <= 200 else math.inf)
-    best = sweep.epochs[sweep.best].item()
-    assert best == sweep.epochs.min().item()
-    assert (sweep.epochs[: sweep.best] > best).all()
+    distances = [log_distance(sweep.epoch, lr, 200) for lr in sweep.lr.tolist()]
+    assert distances[sweep.best] == min(distances)
+    assert sweep.best_lr == stability(x, y, method=method, batch_size=batch_size, epochs=200).best_lr
 
 
 def test_the_points_are_spaced_as_asked() -> None:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from torchgd.compare.contract import Finding as Finding
     from torchgd.compare.contract import check_optimizer as check_optimizer
     from torchgd.convergence.certificate import Certificate as Certificate
-    from torchgd.convergence.certificate import auto_lr as auto_lr
     from torchgd.convergence.certificate import stability as stability
     from torchgd.convergence.curvature import line_stability as line_stability
     from torchgd.convergence.curvature import local_limit as local_limit
     from torchgd.convergence.divergence import explain_divergence as explain_divergence
+    from torchgd.convergence.rate import auto_lr as auto_lr
     from torchgd.convergence.sweep import sweep_lr as sweep_lr
     from torchgd.data.dataset import Dataset as Dataset
     from torchgd.data.dataset import course as course
@@ -51,7 +51,7 @@ _MODULE_OF = {
     "EpochMap": "epoch_maps",
     "epoch_map": "epoch.maps",
     "Certificate": "convergence.certificate",
-    "auto_lr": "convergence.certificate",
+    "auto_lr": "convergence.rate",
     "explain_divergence": "convergence.divergence",
     "line_stability": "convergence.curvature",
     "local_limit": "convergence.curvature",

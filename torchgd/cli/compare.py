@@ -74,7 +74,7 @@ def compare(
 
     import torch
 
-    from torchgd.convergence.certificate import with_lr
+    from torchgd.convergence.rate import with_lr
 
     inputs, targets = dataset
     plan, why = with_lr(plan, inputs, targets, epochs or 100)

@@ -34,9 +34,9 @@ def stability(
     plan = opt.plan(method, batch_size, order, seed, lr, loss)
     dataset = opt.read_data(data, x, y, "float64", "cpu")
 
-    from torchgd.convergence.certificate import with_lr
     from torchgd.convergence.curvature import line_stability
     from torchgd.convergence.figures import factor_figure
+    from torchgd.convergence.rate import with_lr
     from torchgd.convergence.survey import survey
     from torchgd.figures import to_png
     from torchgd.runs.run import experiment_name
@@ -46,7 +46,7 @@ def stability(
     plan, why = with_lr(plan, samples, targets, epochs)
     if why:
         terminal.say(why, to_stderr=as_json)
-    surveyed = survey(replace(plan, order=order), samples, targets, tolerance)
+    surveyed = survey(replace(plan, order=order), samples, targets, tolerance, epochs)
     certificates = {each: certificate for each, (_, _, certificate) in surveyed.items()}
     certificate, rate = certificates[method], certificates[method].lr
     line = line_stability(samples, loss) if bias else None

@@ -94,12 +94,13 @@ def sweep(
                 log.write(history)
                 log.finish(history)
 
-    reached = math.isfinite(columns["epochs"][swept.best])
+    best, reached = columns["lr"][swept.best], columns["epochs"][swept.best]
+    converges = math.isfinite(swept.predicted(best))
     answer: dict[str, Any] = {
-        "best_lr": columns["lr"][swept.best] if reached else None,
-        "best_epochs": columns["epochs"][swept.best],
+        "best_lr": best if converges else None,
+        "best_epochs": reached,
         "limit": swept.epoch.intervals[0][1],
-        "certificate_best_lr": swept.epoch.best_lr,
+        "certificate_best_lr": swept.best_lr,
         "intervals": swept.epoch.intervals,
         "tolerance": tolerance,
         "run_dir": str(folder),
@@ -107,15 +108,14 @@ def sweep(
     if as_json:
         terminal.print_json({**answer, **columns})
         return
-    best = (
-        f"{answer['best_lr']:.6g}, in {answer['best_epochs']:g} epoch{'s' * (answer['best_epochs'] != 1)}"
-        if reached
-        else f"none in {epochs} epochs"
+    when = (
+        f"{tolerance:g} left after {reached:g}" if math.isfinite(reached) else f"more than {tolerance:g} left"
     )
+    found = f"{best:.6g} ({when})" if converges else "none converges"
     rows = [
-        [f"best of {points} learning rates", best],
+        [f"best of {points} learning rates for {epochs} epochs", found],
         ["limit", f"{answer['limit']:.10g}"],
-        ["best by the certificate", f"{answer['certificate_best_lr']:.10g}"],
+        ["best of all", f"{answer['certificate_best_lr']:.10g}"],
         ["picture", str(folder / "sweep.png")],
         ["numbers", str(folder / "sweep.csv")],
     ]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from torchgd.convergence.epochs import FixedOrder, Intervals
+from torchgd.convergence.epochs import FixedOrder, Intervals, rounding
 from torchgd.convergence.methods import Epoch, epoch_of
+from torchgd.convergence.rate import NO_NOISE, best_lr
+from torchgd.epoch_maps import EpochMap
 from torchgd.errors import InputError
-from torchgd.plan import Plan
 from torchgd.samples import Numbers
-
-NO_NOISE = 1e-9  # relative to w*: below it the samples lie on one line
-FORGOTTEN = 1e-6  # what auto_lr leaves of the starting error
-AnyPlan = TypeVar("AnyPlan", bound=Plan)
 
 
 @dataclass(frozen=True)
@@ -31,17 +29,23 @@ class Certificate:
         limit: the right end of the first interval: every lr below it converges.
         intervals: all the lr that converge, as open intervals (low, high).
         almost_sure: where E log|scale| < 0, for a random scale; else None.
-        best_lr, best_factor: the smallest lr with the least |factor|. In a fixed order the factor is 0
-            there: one epoch forgets the start.
+        limit_error: two standard errors of a simulated limit, relative; 0 if it is exact.
+        best_lr, best_factor: the lr that ends nearest to least squares after the epochs that were asked for,
+            see :func:`torchgd.auto_lr`, and its factor.
+        fastest_lr: the smallest lr with the least |factor|, which forgets the start fastest. In a fixed
+            order one epoch forgets it all, and all samples but the last ones.
         factor: the epoch's factor at lr.
-        lost, shift: the epoch takes the (mean) error e = w − w* to (1 − lost) e + shift.
-        converges: whether |factor| < 1.
+        epoch_map: the epoch's map at lr, that of the mean weight where the order is random.
+        converges: whether lr lies in one of the intervals.
         epochs: until |factor|^epochs ≤ tolerance; None if never.
         tolerance: the part of the starting distance that may be left.
-        fixed_point: where the weight settles, a mean where the order is random.
+        fixed_point: where the weight settles, a mean where the order is random; inf if beyond float64.
+        accuracy: how far from there rounding in the data's dtype may leave the weight, at most; None where
+            rounding outgrows what an epoch shrinks.
         spread: the standard deviation of the settled weight at the ends of epochs; 0 in a fixed order,
             None if infinite.
         least_squares: w* = Σxy / Σx².
+        standard_error: of least squares, by the noise of the samples; 0 if they lie on one line.
         bias: |fixed_point − least_squares|.
         basis: "exact", or how much of it is a simulation.
     """
@@ -53,35 +57,36 @@ class Certificate:
     n: int
     lr: float
     limit: float
+    limit_error: float
     intervals: Intervals
     almost_sure: Intervals | None
     best_lr: float
     best_factor: float
+    fastest_lr: float
     factor: float
-    lost: float
-    shift: float
+    epoch_map: EpochMap
     converges: bool
     epochs: int | None
     tolerance: float
     fixed_point: float
+    accuracy: float | None
     spread: float | None
     least_squares: float
+    standard_error: float
     bias: float
     basis: str
+    dtype: str
 
     def weight_after(self, epochs: int, w0: float) -> float:
-        """The weight (its mean, where the order is random) after so many epochs from w0; inf if it overflows.
+        """Deprecated: ``epoch_map.after(epochs)(w0)``."""
+        warnings.warn("weight_after is now epoch_map.after(epochs)(w0)", DeprecationWarning, stacklevel=2)
+        return self.epoch_map.after(epochs)(w0)
 
-        e_k = (1 − lost)^k e_0 + (1 − (1 − lost)^k) / lost · shift,    e = w − least_squares
-        """
-        log_kept = math.log1p(-self.lost) if self.lost < 1 else math.nan
-        try:
-            kept = math.exp(epochs * log_kept) if self.lost < 1 else (1 - self.lost) ** epochs
-        except OverflowError:
-            return math.inf
-        gone = -math.expm1(epochs * log_kept) if self.lost < 1 else 1 - kept
-        moved = self.shift * (gone / self.lost if self.lost else epochs)
-        return self.least_squares + kept * (w0 - self.least_squares) + moved
+    @property
+    def far(self) -> bool:
+        """Whether it settles farther from least squares than the noise of the samples explains."""
+        distance = math.hypot(self.bias, self.spread or 0.0)
+        return self.converges and distance > max(self.standard_error, NO_NOISE * abs(self.least_squares))
 
     @property
     def verdict(self) -> str:
@@ -95,24 +100,46 @@ class Certificate:
             where = f"lr {self.lr:.6g} is {_times(self.lr / self.limit)} the limit {self.limit:.6g}"
         size = " in the mean square" if self.almost_sure else ""
         if not self.converges:
-            does = "does not converge" if f"{abs(self.factor):.6g}" == "1" else "diverges"
-            text = f"It {does}{size}: an epoch multiplies the error by {self.factor:.6g}; {where}"
-            text += f"; use lr {self.best_lr:.6g}"
-            if self.almost_sure and any(low < self.lr < high for low, high in self.almost_sure):
-                text += "; almost every run shrinks all the same, between rare excursions without bound"
-            return text + "."
-        epochs = f"{self.epochs} epoch" + "s" * (self.epochs != 1)
-        text = f"It converges{size} in {epochs} to {self.tolerance:g} of the starting error: {where}"
+            return self._diverges(size, where)
+        text = f"It converges{size} in {self.epochs} epoch{'s' * (self.epochs != 1)}"
+        text += f" to {self.tolerance:g} of the starting error: {where}"
         if self.bias > NO_NOISE * abs(self.least_squares):
             text += f"; it settles at {self.fixed_point:.6g}, {self.bias:.3g} from"
             text += f" least squares {self.least_squares:.6g}"
         if self.spread and self.spread > NO_NOISE * abs(self.least_squares):
             text += f"; it goes on to vary by ±{self.spread:.3g}"
+        if self.far:
+            text += (
+                f"; the noise of the samples explains {self.standard_error:.3g}: lr is too large for steps"
+            )
+            text += f" of {self.batch_size} sample{'s' * (self.batch_size != 1)}, use lr {self.best_lr:.6g}"
+        return f"{text}{self._rounding}."
+
+    def _diverges(self, size: str, where: str) -> str:
+        mend = f"{where}; use lr {self.best_lr:.6g}"
+        if abs(self.factor) < 1:
+            text = f"It does not converge: an epoch would multiply the error by {self.factor:.6g}"
+            return f"{text}, but only within a rounding of this lr; {mend}."
+        does = "does not converge" if f"{abs(self.factor):.6g}" == "1" else "diverges"
+        text = f"It {does}{size}: an epoch multiplies the error by {self.factor:.6g}; {mend}"
+        if self.almost_sure and any(low < self.lr < high for low, high in self.almost_sure):
+            text += "; almost every run shrinks all the same, between rare excursions without bound"
         return text + "."
+
+    @property
+    def _rounding(self) -> str:
+        """What rounding does to a run that would converge, where that matters."""
+        if self.accuracy is None:
+            what = "it outgrows what an epoch shrinks" if self.lr > self.limit else "the steps are too small"
+            return f"; but a run in {self.dtype} will not: {what}"
+        if self.accuracy <= self.tolerance * abs(self.fixed_point):
+            return ""
+        return f"; rounding in {self.dtype} leaves up to ±{self.accuracy:.2g}"
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and the verdict, for JSON."""
-        return {**asdict(self), "verdict": self.verdict}
+        fields = {key: value for key, value in asdict(self).items() if key != "epoch_map"}
+        return {**fields, "lost": self.epoch_map.lost, "shift": self.epoch_map.drift, "verdict": self.verdict}
 
 
 def stability(
@@ -125,6 +152,7 @@ def stability(
     order: str = "sequential",
     loss: str = "mean",
     tolerance: float = 1e-6,
+    epochs: int = 100,
     seed: int = 0,
 ) -> Certificate:
     """Certify a run of y = w·x before its first step.
@@ -138,7 +166,8 @@ def stability(
         batch_size: samples in a mini-batch, for "minibatch" only.
         order: "sequential", "shuffled" or "replacement"; "gd" has no order.
         loss: what is descended: the "mean" of the squares, "half" of it, or their "sum" over the batch.
-        tolerance: the part of the starting distance that may be left, for ``epochs``.
+        tolerance: the part of the starting distance that may be left, for ``Certificate.epochs``.
+        epochs: of the run, for which the best lr is the best.
         seed: of the simulation, where there is no formula (see ``Certificate.basis``).
 
     Raises:
@@ -151,105 +180,53 @@ def stability(
         (False, 0.21428571428571427)
     """
     epoch = epoch_of(x, y, method=method, batch_size=batch_size, order=order, loss=loss, seed=seed)
-    return certify(epoch, lr, method=method, order=order, tolerance=tolerance)
+    return certify(epoch, lr, method=method, order=order, tolerance=tolerance, epochs=epochs)
 
 
-def certify(epoch: Epoch, lr: float | None, *, method: str, order: str, tolerance: float) -> Certificate:
+def certify(
+    epoch: Epoch, lr: float | None, *, method: str, order: str, tolerance: float, epochs: int = 100
+) -> Certificate:
     """The certificate of an epoch, see :func:`stability`."""
     if lr is not None and not (math.isfinite(lr) and lr > 0):
         raise InputError(f"lr is {lr!r}; give a finite number above 0")
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance is {tolerance!r}; give a number between 0 and 1, e.g. 1e-6")
-    chosen = epoch.best_lr if lr is None else lr
-    log_factor = epoch.log_factor(chosen)
-    lost, (shift, spread) = epoch.lost(chosen), epoch.shift(chosen)
-    place = shift / lost if lost else math.copysign(math.inf, shift)
+    if epochs < 1:
+        raise InputError(f"epochs is {epochs}; give a whole number, 1 or more")
+    updates, best = epoch.updates, best_lr(epoch, epochs)
+    chosen = best if lr is None else lr
+    log_factor, offset, spread = epoch.log_factor(chosen), epoch.offset(chosen), epoch.spread(chosen)
+    converges = log_factor < 0 and any(low < chosen < high for low, high in epoch.intervals)
+    grown, left = rounding(epoch if isinstance(epoch, FixedOrder) else FixedOrder(updates), chosen)
+    shrinks = -math.expm1(log_factor) - grown if log_factor < 700 else -math.inf
     return Certificate(
         method=method,
         order=order,
-        loss=epoch.updates.loss,
-        batch_size=epoch.updates.batch_size,
-        n=len(epoch.updates.squares),
+        loss=updates.loss,
+        batch_size=updates.batch_size,
+        n=len(updates.squares),
         lr=chosen,
         limit=epoch.intervals[0][1],
+        limit_error=epoch.limit_error,
         intervals=epoch.intervals,
         almost_sure=epoch.almost_sure,
-        best_lr=epoch.best_lr,
-        best_factor=0.0 if isinstance(epoch, FixedOrder) else epoch.factor(epoch.best_lr),
+        best_lr=best,
+        best_factor=epoch.factor(best),
+        fastest_lr=epoch.fastest_lr,
         factor=epoch.factor(chosen),
-        lost=lost,
-        shift=shift,
-        converges=log_factor < 0,
-        epochs=_epochs_to(tolerance, log_factor),
+        epoch_map=epoch.map(chosen),
+        converges=converges,
+        epochs=_epochs_to(tolerance, log_factor) if converges else None,
         tolerance=tolerance,
-        fixed_point=epoch.updates.least_squares + place,
+        fixed_point=updates.least_squares + offset,
+        accuracy=left / shrinks if converges and shrinks > 0 else None,
         spread=spread if math.isfinite(spread) else None,
-        least_squares=epoch.updates.least_squares,
-        bias=abs(place),
-        basis=epoch.basis,
+        least_squares=updates.least_squares,
+        standard_error=math.sqrt(updates.noise / max(1, len(updates.x) - 1) / updates.squares.mean().item()),
+        bias=abs(offset),
+        basis=epoch.basis(chosen),
+        dtype=str(updates.dtype).removeprefix("torch."),
     )
-
-
-def auto_lr(
-    x: Numbers,
-    y: Numbers,
-    *,
-    method: str = "gd",
-    batch_size: int | None = None,
-    order: str = "sequential",
-    loss: str = "mean",
-    epochs: int = 100,
-    seed: int = 0,
-) -> tuple[float, str]:
-    """Choose a learning rate for so many epochs, and say why.
-
-    Full batch: 1/(2 mean x²), which lands on least squares in one step. Otherwise the smallest lr that leaves
-    10⁻⁶ of the starting error, because a smaller lr settles nearer to least squares; at most the best lr,
-    up to which a larger lr only forgets faster. Arguments and errors as for :func:`stability`.
-
-    Example:
-        >>> from torchgd import auto_lr, course
-        >>> auto_lr(*course(), method="gd")
-        (0.10714285714285714, 'lr 0.107143 = 1/(2 mean x²): full batch lands on least squares in one step')
-    """
-    if epochs < 1:
-        raise InputError(f"epochs is {epochs}; give a whole number, 1 or more")
-    epoch = epoch_of(x, y, method=method, batch_size=batch_size, order=order, loss=loss, seed=seed)
-    best = epoch.best_lr
-    if method == "gd":
-        formula = {"mean": "1/(2 mean x²)", "half": "1/mean x²", "sum": "1/(2 Σx²)"}[loss]
-        return best, f"lr {best:.6g} = {formula}: full batch lands on least squares in one step"
-    enough = math.log(FORGOTTEN) / epochs
-    if epoch.log_factor(best) > enough:
-        why = f"forgets the start fastest, and {epochs} epochs leave more than 1e-06 of it"
-        return best, f"lr {best:.6g} {why}"
-    lr = _smallest(epoch, enough)
-    why = f"is the smallest that leaves 1e-06 of the starting error after {epochs} epochs"
-    return lr, f"lr {lr:.6g} {why}: a smaller lr settles nearer to least squares"
-
-
-def with_lr(plan: AnyPlan, x: Numbers, y: Numbers, epochs: int) -> tuple[AnyPlan, str]:
-    """The plan with its learning rate: its own, or else the one that :func:`auto_lr` chooses, and why."""
-    if plan.lr is not None:
-        return plan, ""
-    lr, why = auto_lr(x, y, epochs=epochs, **plan.sampling)
-    return replace(plan, lr=lr), why
-
-
-def _smallest(epoch: Epoch, enough: float) -> float:
-    """The smallest lr with log|factor| ≤ enough; log|factor| is nearly proportional to a small lr."""
-    low, high = 0.0, epoch.best_lr
-    lr = 1e-6 * high
-    for _ in range(100):
-        if high - low <= 1e-12 * high:
-            break
-        if not low < lr < high:
-            lr = (low + high) / 2
-        value = epoch.log_factor(lr)
-        low, high = (low, lr) if value <= enough else (lr, high)
-        # Aim a little beyond the chord from 0, on the other side: both ends of the bracket then close in.
-        lr *= enough / value * (1 - 1e-13 if value <= enough else 1 + 1e-13)
-    return high
 
 
 def _epochs_to(tolerance: float, log_factor: float) -> int | None:

@@ -72,6 +72,8 @@ def explain_divergence(
     batch_size: int | None = None,
     order: str = "sequential",
     loss: str = "mean",
+    epochs: int = 100,
+    seed: int = 0,
 ) -> Divergence:
     """Explain a run of y = w·x that diverged, from its weights alone.
 
@@ -82,7 +84,8 @@ def explain_divergence(
         weights: the weight before the first epoch and after each, shape (epochs + 1,), as far as it
             goes: from a non-finite one on they do not count, and w0 alone is a run that overflowed at once.
         x, y: the samples, shape (n,) each.
-        lr, method, batch_size, order, loss: as the run was meant, see :func:`torchgd.stability`.
+        lr, method, batch_size, order, loss, seed: as the run was meant, see :func:`torchgd.stability`.
+        epochs: that were asked for, for which the lr to use is the best.
 
     Raises:
         InputError: as :func:`torchgd.stability`; or no weight, or the first is not finite.
@@ -99,7 +102,8 @@ def explain_divergence(
     if not finite:
         raise InputError(f"weights begins with {values[:1]}; give w0, finite, then the weight of each epoch")
     x, y = samples(x, y)
-    certificate = stability(x, y, lr, method=method, batch_size=batch_size, order=order, loss=loss)
+    asked = {"method": method, "batch_size": batch_size, "order": order, "loss": loss, "seed": seed}
+    certificate = stability(x, y, lr, epochs=epochs, **asked)  # type: ignore[arg-type]
     fixed, one_scale = method == "gd" or order == "sequential", certificate.almost_sure is None
     run = _Run(finite, x, y, certificate.batch_size, fixed=fixed, one_scale=one_scale)
     predicted = run.epoch(loss).factor(lr)
@@ -192,8 +196,7 @@ class _Run:
         """The last error over the first; in a fixed order the distance from the fixed point."""
         centre = epoch.updates.least_squares
         if self.fixed:
-            lost = epoch.lost(lr)
-            centre += epoch.shift(lr)[0] / lost if lost else math.inf
+            centre += epoch.offset(lr)
         start = self.weights[0] - centre
         return (self.weights[-1] - centre) / start if start else 0.0
 

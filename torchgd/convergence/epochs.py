@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import torch
-from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from torchgd.convergence.intervals import converging_intervals
-from torchgd.epoch_maps import compose
+from torchgd.epoch_maps import EpochMap, compose
 
 Intervals = tuple[tuple[float, float], ...]
-FEW = 200  # samples; with more the formula for a shuffled epoch, of n³/4 terms, gives way to a simulation
+NEARLY_ZERO = 1e-6  # a factor 1 − lr h below it has lost digits that count where other factors are large
+MOST_EXACT = 64  # such factors that are computed with fractions
 
 
 def exp(logarithm: float) -> float:
@@ -32,23 +33,42 @@ def exp(logarithm: float) -> float:
 
 @dataclass(frozen=True)
 class Updates:
-    """The samples, by what they do to the error: x² and x (y − w* x), shape (n,) each."""
+    """The samples, by what they do to the error.
 
+    Attributes:
+        x: the inputs, shape (n,), in float64 on the CPU.
+        squares, residuals: x² and x (y − w* x), shape (n,) each.
+        least_squares: w*.
+        noise: mean (y − w* x)².
+        batch_size, loss: how the samples are averaged.
+        dtype: that of the samples as they were given, in which a run rounds.
+    """
+
+    x: Tensor
     squares: Tensor
     residuals: Tensor
     least_squares: float
+    noise: float
     batch_size: int
     loss: str
+    dtype: torch.dtype
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, batch_size: int, loss: str) -> Updates:
         """The updates of these samples, in float64 on the CPU whatever their own type."""
+        dtype = x.dtype
         x, y = (values.detach().to("cpu", torch.float64) for values in (x, y))
         w_star = (torch.dot(x, y) / torch.dot(x, x)).item()
-        return cls(x * x, x * (y - w_star * x), w_star, batch_size, loss)
+        z = y - w_star * x
+        return cls(x, x * x, x * z, w_star, z.square().mean().item(), batch_size, loss, dtype)
+
+    @property
+    def size(self) -> float:
+        """The size of a weight in these data, √(mean y² / mean x²): no w* is larger."""
+        return math.hypot(self.least_squares, math.sqrt(self.noise / self.squares.mean().item()))
 
     def strength(self, size: int) -> float:
-        """The s of the loss for a batch of so many samples."""
+        """The s of the loss for a batch of this size."""
         return {"mean": 2.0, "half": 1.0, "sum": 2.0 * size}[self.loss]
 
     def batches(self, indices: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -65,82 +85,97 @@ class Updates:
             parts.append(means)
         return parts[0], parts[1]
 
+    def exact_factor(self, lr: float, number: int) -> float:
+        """1 − lr h of a batch in file order, rounded once."""
+        batch = self.x[number * self.batch_size : (number + 1) * self.batch_size].tolist()
+        mean = sum(Fraction(value) ** 2 for value in batch) / len(batch)
+        return float(1 - Fraction(lr) * Fraction(self.strength(len(batch))) * mean)
+
 
 class FixedOrder:
     """The same batches in every epoch: one affine map."""
 
-    basis = "exact"
     almost_sure: Intervals | None = None
+    limit_error = 0.0
 
     def __init__(self, updates: Updates) -> None:
         self.updates = updates
         self.h, self.r = updates.batches()
-        self.best_lr = (
-            1 / self.h.max().item()
-        )  # the smallest lr at which one factor is 0 (and the others ≥ 0)
+        # The smallest lr at which one factor is 0, and the others are at least 0.
+        self.fastest_lr = 1 / self.h.max().item()
+
+    def basis(self, lr: float) -> str:
+        """Whether what is said of this lr is exact, or a simulation."""
+        return "exact"
 
     @cached_property
     def intervals(self) -> Intervals:
         return converging_intervals(self.h.numpy())
 
+    def factors(self, lr: float) -> Tensor:
+        """1 − lr h of each batch: where it is nearly 0 beside factors above 1, by fractions."""
+        factors = 1 - lr * self.h
+        if lr > 2 * self.fastest_lr:
+            landing = torch.nonzero(factors.abs() < NEARLY_ZERO).flatten().tolist()
+            if len(landing) * self.updates.batch_size <= MOST_EXACT:
+                for number in landing:
+                    factors[number] = self.updates.exact_factor(lr, number)
+        return factors
+
     def log_factor(self, lr: float) -> float:
         """log|scale|."""
         step = lr * self.h  # however small: 1 − 1e-20 is 1, but log1p(−1e-20) is not 0
-        return torch.where(step < 1, torch.log1p(-step), torch.log((1 - step).abs())).sum().item()
+        return torch.where(step < 0.5, torch.log1p(-step), torch.log(self.factors(lr).abs())).sum().item()
 
     def factor(self, lr: float) -> float:
-        odd = int((lr * self.h > 1).sum()) % 2
+        odd = int((self.factors(lr) < 0).sum()) % 2
         size = exp(self.log_factor(lr))
         return -size if odd and size else size  # 0 is not −0
 
-    def lost(self, lr: float) -> float:
-        """1 − scale, joined as 1 − (1 − p)(1 − q) = p + (1 − p) q: nothing cancels for a small lr."""
-        return compose(1 - lr * self.h, lr * self.h)[1].item()
+    def map(self, lr: float) -> EpochMap:
+        """The map of an epoch, its mean where the order is random, about least squares."""
+        scale, lost, shift = (part.item() for part in compose(self.factors(lr), lr * self.h, lr * self.r))
+        return EpochMap(scale, shift, self.updates.least_squares, lost)
 
-    def shift(self, lr: float) -> tuple[float, float]:
-        """The mean of the shift, and the standard deviation of the settled error at the ends of epochs."""
-        return compose(1 - lr * self.h, lr * self.r)[1].item(), 0.0
+    def offset(self, lr: float) -> float:
+        """Where the error settles: the fixed point, less least squares."""
+        epoch = self.map(lr)
+        if epoch.lost and math.isfinite(epoch.drift) and math.isfinite(epoch.lost):
+            return epoch.drift / epoch.lost
+        # An epoch that overflows has the fixed point of its inverse, which shrinks: (e − lr r)/(1 − lr h).
+        factors = 1 / lr - self.h
+        scale, shift = compose((1 / lr / factors).flip(0), (-self.r / factors).flip(0))
+        place = shift.item() / (1 - scale.item()) if scale.item() != 1 else math.inf
+        return math.inf if math.isnan(place) else place
+
+    def spread(self, lr: float) -> float:
+        """The standard deviation of the settled error at the ends of epochs; NaN if it does not settle."""
+        return 0.0
 
 
-class ShuffledSamples(FixedOrder):
-    """Each sample once an epoch, in a fresh order: the scale stays the same, the shift is random."""
+def rounding(epoch: FixedOrder, lr: float) -> tuple[float, float]:
+    """What rounding adds to |scale|, and by how much it moves the settled weight in an epoch, at most.
 
-    def __init__(self, updates: Updates, seed: int) -> None:
-        super().__init__(updates)
-        self.seed = seed
-        count = len(self.h)
-        self.shuffles = min(400, max(2, 4_000_000 // count))
-        self.basis = "exact" if count <= FEW else f"simulated, {self.shuffles} shuffles, seed {seed}"
+        ε Σᵢ (1 + 2 lr hᵢ) Π_{j≠i} |1 − lr hⱼ|,    ε Σᵢ sizeᵢ Π_{j>i} |1 − lr hⱼ|
 
-    def shift(self, lr: float) -> tuple[float, float]:
-        if len(self.h) <= FEW:
-            mean, square = self._moments(lr)
-            variance = square - mean * mean
-        else:
-            generator = torch.Generator().manual_seed(self.seed)
-            orders = (torch.randperm(len(self.h), generator=generator) for _ in range(self.shuffles))
-            shifts = torch.stack([compose(1 - lr * self.h[i], lr * self.r[i])[1] for i in orders])
-            mean, variance = shifts.mean().item(), shifts.var().item()
-        lost = self.lost(lr)
-        kept = lost * (2 - lost)  # 1 − scale²
-        return mean, math.sqrt(max(variance, 0.0) / kept) if kept > 0 else math.nan
-
-    def _moments(self, lr: float) -> tuple[float, float]:
-        """Mean and mean square of the shift over all n! orders.
-
-        Give every sample its own uniform time: the orders are then equally likely, and with the times of one
-        sample (or two) held fixed the others come after it (between them) independently. What is left is the
-        integral of a polynomial over these times, which Gauss-Legendre quadrature gives exactly.
-        """
-        p, r = lr * self.h, lr * self.r
-        nodes, weights = leggauss(len(p) // 2 + 2)
-        t, weight = torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
-        after = 1 - t[:, None] * p  # the mean factor of another sample: after with probability t
-        squared = 1 - t[:, None] * p * (2 - p)
-        mean = weight @ (after.prod(1) * (r / after).sum(1))
-        square = weight @ (squared.prod(1) * (r * r / squared).sum(1))
-        for time, share in zip(t, weight, strict=True):  # the later one of two has t = time·t after it
-            both = 1 - time * p * (1 + t[:, None] * (1 - p))
-            pairs = (r / both).sum(1) * (r * (1 - p) / both).sum(1) - (r * r * (1 - p) / both**2).sum(1)
-            square = square + 2 * share * time * (weight @ (both.prod(1) * pairs))
-        return mean.item(), square.item()
+    An update rounds its result by at most ε times the size of what it adds up, and the later updates multiply
+    that. The sizes are those of a weight, or, where steps overshoot, of the settled weights within the epoch.
+    """
+    logs = epoch.factors(lr).abs().log()
+    later = logs.flip(0).cumsum(0).flip(0).roll(-1)
+    later[-1] = 0
+    earlier = logs.cumsum(0).roll(1)
+    earlier[0] = 0
+    once = math.log(torch.finfo(epoch.updates.dtype).eps) + torch.log(1 + 2 * lr * epoch.h)
+    grown = exp(torch.logsumexp(once + earlier + later, 0).item())
+    if lr <= epoch.fastest_lr or grown >= 1:
+        sizes = torch.tensor(epoch.updates.size, dtype=torch.float64)
+    else:
+        star, error, found = epoch.updates.least_squares, epoch.offset(lr), []
+        for step, factor, moved in zip(
+            (lr * epoch.h).tolist(), epoch.factors(lr).tolist(), (lr * epoch.r).tolist(), strict=True
+        ):
+            before, error = error, factor * error + moved
+            found.append(abs(star + before) + abs(star + error) / (1 + 2 * step) + abs(moved))
+        sizes = torch.tensor(found, dtype=torch.float64)
+    return grown, exp(torch.logsumexp(once + sizes.log() + later, 0).item())

@@ -83,10 +83,10 @@ def sweep_figure(sweep: Sweep, method: str, *, linear: bool = False, title: str 
     limit = sweep.epoch.intervals[0][1]
     if low < limit < high:
         axes.axvline(limit, color="black", linewidth=2, linestyle="--", label=f"limit {limit:.6g}")
-    if done.any():
-        best = sweep.lr[sweep.best].item()
-        label = f"best lr {best:.6g}, epochs: {sweep.epochs[sweep.best]:g}"
-        axes.plot([best], [sweep.epochs[sweep.best]], "*", color="black", markersize=18, label=label)
+    if low <= sweep.best_lr <= high:
+        label = f"best lr for {most} epochs: {sweep.best_lr:.6g}"
+        star = max(1.0, sweep.predicted(sweep.best_lr))
+        axes.plot([sweep.best_lr], [star], "*", color="black", markersize=18, label=label)
     axes.set_xscale("linear" if linear else "log")
     axes.set_yscale("log")
     axes.set_ylim(0.8, 1.25 * most)

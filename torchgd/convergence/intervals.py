@@ -33,14 +33,14 @@ BLOCK = 1 << 15  # numbers in a block of a large sum
 SMALLEST = 53 * np.log(2)  # in float64 a factor 1 − lr h is 0 or at least 2⁻⁵³
 
 
-def converging_intervals(curvatures: Array, repeats: float = 1.0) -> tuple[tuple[float, float], ...]:
+def converging_intervals(curvatures: Array, weights: Array | None = None) -> tuple[tuple[float, float], ...]:
     """The open intervals of lr > 0 with |Π (1 − lr h)| < 1, in rising order; the first begins at 0.
 
     An interval of no more than a few float64 numbers (around a zero at a far too large lr) is left out.
 
     Args:
         curvatures: hⱼ ≥ 0, one for each update, shape (m,), in units of 1/lr; not all 0.
-        repeats: the epochs that the curvatures are taken from (it changes nothing but which slivers count).
+        weights: how often each update is done in an epoch, on average, shape (m,); once if not given.
 
     Example:
         >>> for low, high in converging_intervals(np.array([2.0, 8.0, 18.0])):  # the course, per sample
@@ -48,12 +48,14 @@ def converging_intervals(curvatures: Array, repeats: float = 1.0) -> tuple[tuple
         0.0 0.20401794
         0.47653762 0.51901447
     """
-    distinct, counts = np.unique(curvatures[curvatures > 0], return_counts=True)
+    moving = curvatures > 0
+    distinct, which = np.unique(curvatures[moving], return_inverse=True)
+    counts = np.bincount(which, None if weights is None else weights[moving]).astype(np.float64)
     if len(distinct) == 1:
         return ((0.0, 2.0 / float(distinct[0])),)
     scale = distinct[-1]
     zeros = np.log(scale) - np.log(distinct[::-1])  # rising from 0
-    diverging = _diverging(zeros, counts[::-1].astype(np.float64) / repeats)
+    diverging = _diverging(zeros, counts[::-1])
     intervals = [(0.0, diverging[0][0])]
     intervals += [(low, high) for (_, low), (high, _) in itertools.pairwise(diverging)]
     # In v as in log lr an interval needs a few numbers of its own: 8 roundings of v.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torchgd.convergence.epochs import FixedOrder, ShuffledSamples, Updates
+from torchgd.convergence.epochs import FixedOrder, Updates
 from torchgd.convergence.random_epochs import RandomEpoch, Replacement, ShuffledBatches
+from torchgd.convergence.shuffled_samples import ShuffledSamples
 from torchgd.errors import InputError
 from torchgd.plan import Plan
 from torchgd.samples import Numbers, samples

@@ -9,37 +9,45 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from torchgd.convergence.epochs import Intervals, Updates, exp
 from torchgd.convergence.intervals import converging_intervals
-from torchgd.epoch_maps import compose
+from torchgd.epoch_maps import EpochMap, compose
 
-ALL_ORDERS = 5  # samples: 5⁵ draws, 5! orders
-GRID, ROUNDS = 33, 12  # a round leaves 2 of 32 steps: 16⁻¹² < 2⁻⁴⁷
+FEW_ORDERS = 20_000  # so many ways to fill the batches are all gone through
+SIMULATED = 1_000_000  # samples of simulated epochs, in 2 to 400 epochs
+BATCHES = 20_000  # simulated batches that the almost-sure limit is taken from
+GRID = 33
 
 
 class RandomEpoch:
     """What drawing with replacement and shuffled mini-batches share: all follows from E scale²."""
 
     updates: Updates
-    basis: str
     almost_sure: Intervals
     limit: float
-    best_lr: float
+    limit_error = 0.0
+    fastest_lr: float
+    simulation = ""
 
-    def mean_square(self, lr: float) -> float:
-        """E scale² of one epoch."""
+    def basis(self, lr: float) -> str:
+        """Whether what is said of this lr is exact, or how much of it is a simulation."""
+        return self.simulation or "exact"
+
+    def log_mean_square(self, lr: float) -> float:
+        """log E scale² of one epoch."""
         raise NotImplementedError
 
-    def lost(self, lr: float) -> float:
-        """1 − E scale of one epoch."""
+    def map(self, lr: float) -> EpochMap:
+        """The map of an epoch that gives the mean of the weight, about least squares."""
         raise NotImplementedError
 
-    def shift(self, lr: float) -> tuple[float, float]:
-        """The mean of the shift, and the standard deviation of the settled error at the ends of epochs."""
+    def spread(self, lr: float) -> float:
+        """The standard deviation of the settled weight at the ends of epochs; NaN if it does not settle."""
         raise NotImplementedError
 
     @property
@@ -48,26 +56,26 @@ class RandomEpoch:
 
     def log_factor(self, lr: float) -> float:
         """Half the logarithm of E scale²: the root-mean-square factor."""
-        square = self.mean_square(lr)
-        return math.log(square) / 2 if square > 0 else -math.inf
+        return self.log_mean_square(lr) / 2
 
     def factor(self, lr: float) -> float:
         return exp(self.log_factor(lr))
 
+    def offset(self, lr: float) -> float:
+        """Where the mean error settles; inf if that is beyond float64."""
+        epoch = self.map(lr)
+        place = epoch.drift / epoch.lost if epoch.lost and epoch.drift else 0.0
+        return place if math.isfinite(place) else math.inf
+
     def _solve(self, unsafe: float) -> None:
         """Find the limit, where E scale² first comes to 1 on (0, unsafe], and its minimum below that."""
-        low, high = 0.0, unsafe
-        for _ in range(ROUNDS):
-            grid = torch.linspace(low, high, GRID, dtype=torch.float64).tolist()
-            crossing = next((i for i, lr in enumerate(grid) if i and self.mean_square(lr) >= 1), GRID - 1)
-            low, high = grid[crossing - 1], grid[crossing]
-        self.limit = low
-        low, high = 0.0, self.limit
-        for _ in range(ROUNDS):
-            grid = torch.linspace(low, high, GRID, dtype=torch.float64).tolist()
-            best = min(range(GRID), key=lambda i: self.mean_square(grid[i]))
-            low, high = grid[max(best - 1, 0)], grid[min(best + 1, GRID - 1)]
-        self.best_lr = (low + high) / 2
+        grid = torch.linspace(0, unsafe, GRID, dtype=torch.float64).tolist()
+        crossing = next((i for i, lr in enumerate(grid) if i and self.log_mean_square(lr) >= 0), GRID - 1)
+        self.limit = _root(self.log_mean_square, grid[crossing - 1], grid[crossing])
+        grid = torch.linspace(0, self.limit, GRID // 2, dtype=torch.float64).tolist()
+        values = [self.log_mean_square(lr) for lr in grid]
+        best = values.index(min(values))
+        self.fastest_lr = minimum(self.log_mean_square, grid[max(best - 1, 0)], grid[min(best + 1, 15)])
 
 
 class Replacement(RandomEpoch):
@@ -82,75 +90,158 @@ class Replacement(RandomEpoch):
         mean, variance = updates.squares.mean().item(), updates.squares.var(correction=0).item()
         noise = updates.residuals.square().mean().item()
         self.groups: list[tuple[int, float, float, float]] = []  # how many batches, E h, E h², E r²
+        curvatures, weights, exact = [], [], True
+        generator = torch.Generator().manual_seed(seed)
         for count, b in ((n // size, size), (1, n % size)):
-            if b:
-                s = updates.strength(b)
-                self.groups.append((count, s * mean, s * s * (mean * mean + variance / b), s * s * noise / b))
-        # Per sample E log|scale| is the fixed order's log|scale|: every sample is as likely as any other.
-        orders, basis = (torch.arange(n)[None], "exact") if size == 1 else _orders(n, seed, replacement=True)
-        self.basis = "exact" if basis == "exact" else f"exact; the almost-sure limit {basis}"
+            if not b:
+                continue
+            s = updates.strength(b)
+            self.groups.append((count, s * mean, s * s * (mean * mean + variance / b), s * s * noise / b))
+            # Per sample E log|scale| is the fixed order's: every sample is as likely as any other.
+            every = b == 1 or n**b <= FEW_ORDERS
+            drawn = (
+                _draws(n, b) if every else torch.randint(n, (max(1, BATCHES // b), b), generator=generator)
+            )
+            exact = exact and every
+            curvatures.append(s * updates.squares[drawn].mean(1))
+            weights.append(torch.full((len(drawn),), count / len(drawn), dtype=torch.float64))
         limits = [2 * h / hh for _, h, hh, _ in self.groups]
         self._solve(max(limits))
         if len(self.groups) == 1:
-            self.limit, self.best_lr = limits[0], limits[0] / 2
-        self.almost_sure = _almost_sure(updates.batches(orders)[0], basis)
+            self.limit, self.fastest_lr = limits[0], limits[0] / 2
+        self.almost_sure = converging_intervals(torch.cat(curvatures).numpy(), torch.cat(weights).numpy())
+        if not exact:
+            error = _error_of_root(self.almost_sure[0][1], torch.cat(curvatures))
+            self.simulation = f"exact; the almost-sure limit simulated, seed {seed}, to ±{error:.2g} %"
+            self.almost_sure = self.almost_sure[:1]
 
-    def mean_square(self, lr: float) -> float:
-        return math.prod((1 - 2 * lr * h + lr * lr * hh) ** count for count, h, hh, _ in self.groups)
+    def log_mean_square(self, lr: float) -> float:
+        parts = [(count, lr * (lr * hh - 2 * h)) for count, h, hh, _ in self.groups]
+        return sum(count * (math.log1p(part) if part > -1 else -math.inf) for count, part in parts)
 
-    def lost(self, lr: float) -> float:
-        return 1 - math.prod((1 - lr * h) ** count for count, h, _, _ in self.groups)
+    def map(self, lr: float) -> EpochMap:
+        whole = EpochMap(center=self.updates.least_squares)
+        for count, h, _, _ in self.groups:
+            one = EpochMap(1 - lr * h, 0.0, whole.center, lr * h)
+            whole = whole.then(one.after(count))
+        return whole
 
-    def shift(self, lr: float) -> tuple[float, float]:
-        lost, noise = 0.0, 0.0  # E e² → (1 − lost) E e² + noise; batch by batch with its own two numbers
+    def spread(self, lr: float) -> float:
+        if not self.log_mean_square(lr) < 0:
+            return math.nan
+        square = EpochMap()  # E e² ↦ (1 − lost) E e² + noise; batch by batch with its own two numbers
         for count, h, hh, rr in self.groups:
             once = 2 * lr * h - lr * lr * hh
-            after = -math.expm1(count * math.log1p(-once)) if once < 1 else 1.0
-            noise = noise * (1 - after) + lr * lr * rr * (after / once if once else count)
-            lost += (1 - lost) * after
-        return 0.0, math.sqrt(noise / lost) if lost > 0 else math.nan
+            square = square.then(EpochMap(1 - once, lr * lr * rr, 0.0, once).after(count))
+        return math.sqrt(max(square.fixed_point, 0.0))
 
 
 class ShuffledBatches(RandomEpoch):
-    """Each sample once an epoch, in fresh batches: all orders of a few samples, else so many shuffles."""
+    """Each sample once an epoch, in fresh batches: all ways to fill them if these are few, else some."""
 
     def __init__(self, updates: Updates, seed: int) -> None:
         self.updates = updates
-        orders, self.basis = _orders(len(updates.squares), seed, replacement=False)
+        n, size = len(updates.squares), updates.batch_size
+        ways = math.exp(
+            math.lgamma(n + 1) - n // size * math.lgamma(size + 1) - math.lgamma(n % size + 1)
+        ) if n <= 100 else math.inf  # fmt: skip
+        exact = ways * n <= SIMULATED and ways <= FEW_ORDERS * 1.01
+        if exact:
+            orders = torch.tensor(list(_fillings(list(range(n)), size)))
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            count = min(400, max(2, SIMULATED // n))
+            orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
         self.h, self.r = updates.batches(orders)
-        self.almost_sure = _almost_sure(self.h, self.basis)
+        some = self.h if exact else self.h[: max(1, BATCHES // self.h.shape[1])]
+        weights = torch.full((some.numel(),), 1 / len(some), dtype=torch.float64)
+        self.almost_sure = converging_intervals(some.flatten().numpy(), weights.numpy())
         self._solve(self.almost_sure[0][1])  # E scale² ≥ exp E log scale²
+        if not exact:  # of the almost-sure limit the first interval only: the others are the simulation's
+            self.almost_sure = self.almost_sure[:1]
+            self.limit_error = self._two_errors()
+            self.simulation = (
+                f"simulated, {count} shuffles, seed {seed}: the limit to ±{100 * self.limit_error:.2g} %"
+            )
 
-    def mean_square(self, lr: float) -> float:
-        return torch.log(torch.abs(1 - lr * self.h)).sum(1).mul(2).exp().mean().item()
+    def _two_errors(self) -> float:
+        """Two standard errors of the limit, relative: those of E scale² there, over its slope."""
+        logs = torch.log(torch.abs(1 - self.limit * self.h)).sum(1).mul(2)
+        squares = (logs - logs.max()).exp()
+        error = squares.std().item() / squares.mean().item() / math.sqrt(len(logs))
+        slope = (self.log_mean_square(self.limit * (1 + 1e-4)) - self.log_mean_square(self.limit)) / 1e-4
+        return 2 * error / slope if slope > 0 else math.inf
 
-    def lost(self, lr: float) -> float:
-        return compose(1 - lr * self.h, lr * self.h)[1].mean().item()
+    def log_mean_square(self, lr: float) -> float:
+        logs = torch.log(torch.abs(1 - lr * self.h)).sum(1).mul(2)
+        return torch.logsumexp(logs, 0).item() - math.log(len(logs))
 
-    def shift(self, lr: float) -> tuple[float, float]:
-        scale, shift = compose(1 - lr * self.h, lr * self.r)
-        square = scale.square().mean().item()
-        if not square < 1:
-            return shift.mean().item(), math.nan
-        mean = shift.mean().item() / self.lost(lr)
-        second = (shift.square().mean().item() + 2 * (scale * shift).mean().item() * mean) / (1 - square)
-        return shift.mean().item(), math.sqrt(max(second - mean * mean, 0.0))
+    def map(self, lr: float) -> EpochMap:
+        scale, lost, shift = compose(1 - lr * self.h, lr * self.h, lr * self.r)
+        return EpochMap(
+            scale.mean().item(), shift.mean().item(), self.updates.least_squares, lost.mean().item()
+        )
 
-
-def _orders(n: int, seed: int, *, replacement: bool) -> tuple[Tensor, str]:
-    """The samples of all possible epochs, or of some simulated ones, shape (epochs, n); and which it is."""
-    if n <= ALL_ORDERS:
-        every = itertools.product(range(n), repeat=n) if replacement else itertools.permutations(range(n))
-        return torch.tensor(list(every)), "exact"
-    generator = torch.Generator().manual_seed(seed)
-    count = min(400, max(2, 4_000_000 // n))
-    if replacement:
-        return torch.randint(n, (count, n), generator=generator), f"simulated, {count} epochs, seed {seed}"
-    shuffles = [torch.randperm(n, generator=generator) for _ in range(count)]
-    return torch.stack(shuffles), f"simulated, {count} shuffles, seed {seed}"
+    def spread(self, lr: float) -> float:
+        scale, lost, shift = compose(1 - lr * self.h, lr * self.h, lr * self.r)
+        kept = (lost * (1 + scale)).mean().item()  # 1 − E scale²
+        if not kept > 0:
+            return math.nan
+        mean = shift.mean().item() / lost.mean().item()
+        second = (shift.square().mean().item() + 2 * (scale * shift).mean().item() * mean) / kept
+        return math.sqrt(max(second - mean * mean, 0.0))
 
 
-def _almost_sure(h: Tensor, basis: str) -> Intervals:
-    """Where E log|scale| < 0; from a simulation the first interval only: the others would be its own."""
-    intervals = converging_intervals(h.flatten().numpy(), repeats=len(h))
-    return intervals if basis == "exact" else intervals[:1]
+def _draws(n: int, size: int) -> Tensor:
+    """All draws of a batch with replacement, shape (n^size, size)."""
+    return torch.cartesian_prod(*[torch.arange(n)] * size).reshape(-1, size)
+
+
+def _fillings(samples: list[int], size: int) -> list[list[int]]:
+    """All ways to put the samples into batches in a row; within a batch the order does not matter."""
+    if len(samples) <= size:
+        return [samples]
+    return [
+        [*batch, *rest]
+        for batch in itertools.combinations(samples, size)
+        for rest in _fillings([i for i in samples if i not in batch], size)
+    ]
+
+
+def _root(f: Callable[[float], float], low: float, high: float) -> float:
+    """The largest number known to be below the root of f, which is negative at low and not at high."""
+    a, b = f(low), f(high)
+    for step in range(200):
+        if high - low <= 4e-16 * high:
+            break
+        share = 0.5 if step % 3 == 2 or not math.isfinite(b - a) else a / (a - b)
+        middle = low + min(max(share, 1e-9), 1 - 1e-9) * (high - low)
+        if not low < middle < high:
+            break
+        value = f(middle)
+        low, a, high, b = (middle, value, high, b) if value < 0 else (low, a, middle, value)
+    return low
+
+
+def minimum(f: Callable[[float], float], low: float, high: float, tolerance: float = 1e-7) -> float:
+    """Where f is least between low and high, by golden sections."""
+    golden = (math.sqrt(5) - 1) / 2
+    left, right = high - golden * (high - low), low + golden * (high - low)
+    at_left, at_right = f(left), f(right)
+    while high - low > tolerance * high:
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - golden * (high - low)
+            at_left = f(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + golden * (high - low)
+            at_right = f(right)
+    return (low + high) / 2
+
+
+def _error_of_root(lr: float, h: Tensor) -> float:
+    """Two standard errors of the root of E log|1 − lr h|, in percent."""
+    logs = torch.log(torch.abs(1 - lr * h))
+    slope = (h / (lr * h - 1)).mean().item() * lr
+    return 200 * logs.std().item() / math.sqrt(len(h)) / abs(slope)

@@ -11,7 +11,7 @@ from torchgd.samples import Numbers, samples
 
 
 def survey(
-    plan: Plan, x: Numbers, y: Numbers, tolerance: float
+    plan: Plan, x: Numbers, y: Numbers, tolerance: float, epochs: int
 ) -> dict[str, tuple[Plan, Epoch, Certificate]]:
     """Every method's plan, epoch and certificate, by its name: in the plan's order, at its learning rate.
 
@@ -24,6 +24,8 @@ def survey(
         size = (plan.batch_size or min(2, len(samples(x, y)[0]))) if kind.samples == "some" else None
         own = replace(plan, method=method, batch_size=size)
         epoch = epoch_of(x, y, **own.sampling)
-        certificate = certify(epoch, own.lr, method=method, order=plan.order, tolerance=tolerance)
+        certificate = certify(
+            epoch, own.lr, method=method, order=plan.order, tolerance=tolerance, epochs=epochs
+        )
         found[method] = own, epoch, certificate
     return found

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchgd.batches import Batches
 from torchgd.convergence.epochs import Updates
 from torchgd.convergence.methods import Epoch, epoch_of
+from torchgd.convergence.rate import best_lr, log_distance
 from torchgd.epoch_maps import compose
 from torchgd.errors import InputError
 from torchgd.gradient import cost
@@ -32,7 +33,9 @@ class Sweep:
         epochs: until no more than ``tolerance`` of the start is left, shape (L,); inf if not in E epochs.
             What is left is the product of the epochs' scales: by it two runs from different w0 differ.
         tolerance: see ``epochs``.
-        best: the index of the learning rate with the fewest epochs, of several the smallest one.
+        best: the index of the learning rate that is the best by the certificate, see :func:`torchgd.auto_lr`:
+            it ends nearest to least squares; of several the smallest one.
+        best_lr: the best of all learning rates, in the sweep or not.
         epoch: the certificate's epoch, with the limit and the factor at any lr.
     """
 
@@ -42,6 +45,7 @@ class Sweep:
     epochs: Tensor
     tolerance: float
     best: int
+    best_lr: float
     epoch: Epoch
 
     def predicted(self, lr: float) -> float:
@@ -143,7 +147,8 @@ def sweep_lr(
         cost=floor + updates.squares.mean() * error.square(),
         epochs=reached,
         tolerance=tolerance,
-        best=int(reached.argmin()),
+        best=min(range(points), key=lambda i: log_distance(epoch, lr[i].item(), epochs)),
+        best_lr=best_lr(epoch, epochs),
         epoch=epoch,
     )
 

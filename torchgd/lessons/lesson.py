@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from torchgd import gradient as by_hand
-from torchgd.convergence.certificate import Certificate, stability, with_lr
+from torchgd.convergence.certificate import Certificate, stability
+from torchgd.convergence.rate import with_lr
 from torchgd.data.dataset import Dataset, course
 from torchgd.model import LinearModel
 from torchgd.moments import float64

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torchgd.convergence.certificate import Certificate, stability, with_lr
+from torchgd.convergence.certificate import Certificate, stability
 from torchgd.convergence.divergence import explain_divergence
+from torchgd.convergence.rate import with_lr
 from torchgd.data.dataset import Dataset
 from torchgd.epoch.distributed import ALONE, Group
 from torchgd.history import History
@@ -28,7 +29,7 @@ def prepare(
         said.append(why)
     certificate = None
     if len(data) <= MOST_CERTIFIED:
-        certificate = stability(data.x, data.y, config.lr, **config.sampling)
+        certificate = stability(data.x, data.y, config.lr, epochs=config.epochs, **config.sampling)
         said.append(certificate.verdict)
         if certificate.converges and (certificate.epochs or 0) > config.epochs:
             left = abs(certificate.factor) ** config.epochs
@@ -43,6 +44,6 @@ def reason(config: Config, history: History, data: Dataset) -> str:
         return history.reason
     if len(data) > MOST_CERTIFIED:
         return f"{history.reason}; give a smaller --lr, or --lr auto"
-    options = {name: value for name, value in config.sampling.items() if name != "seed"}
-    why = explain_divergence(history.weight, data.x, data.y, config.rate, **options)
+    asked = {"epochs": config.epochs, **config.sampling}
+    why = explain_divergence(history.weight, data.x, data.y, config.rate, **asked)
     return f"{history.reason}. {why}"
