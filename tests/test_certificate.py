@@ -277,7 +277,7 @@ class TestAutoLr:
         assert f"{epochs} epochs" in reason
         epoch = epoch_of(*hubble(), **asked)
         distances = [log_distance(epoch, lr * 1.1**power, epochs) for power in range(-5, 6)]
-        assert distances[5] <= min(distances) + 0.02  # 1 % of the distance: the search stops there
+        assert distances[5] <= min(distances) + 0.05  # 2.5 % of the distance: the search stops there
         assert distances[5] <= log_distance(epoch, epoch.fastest_lr, epochs)
         assert lr == stability(*hubble(), **asked, epochs=epochs).best_lr
         assert not stability(*hubble(), lr, **asked).far or epochs == 10

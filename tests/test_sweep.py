@@ -124,7 +124,7 @@ ERRORS: list[tuple[dict[str, object], str]] = [
     ({"lr_min": 0.0}, "from 0 to 0.321429 are no interval above 0; give lr_min < lr_max"),
     ({"lr_max": math.inf}, "to inf are no interval above 0; give lr_min < lr_max"),
     ({"lr_min": math.nan}, "from nan to 0.321429 are no interval above 0; give lr_min < lr_max"),
-    ({"x": torch.zeros(3)}, "x is 0 everywhere"),
+    ({"x": torch.zeros(3)}, "x is 0 in every sample"),
     ({"method": "minibatch", "batch_size": 5}, "batch_size is 5, but there are 3 samples; give 1 to 3"),
 ]
 
