@@ -5,36 +5,24 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from torchgd.convergence.certificate import Certificate, stability
 from torchgd.convergence.epochs import FixedOrder, Updates
+from torchgd.convergence.fixed_runs import FixedRun
+from torchgd.convergence.random_runs import RandomRun, with_one_scale
+from torchgd.convergence.suspects import Cause, Suspect, named
 from torchgd.errors import InputError
+from torchgd.history import History
 from torchgd.moments import float64
 from torchgd.samples import Numbers, samples
 
-SAME = 0.01  # two growths are the same if they differ by 1 % an epoch
 OUTLIER = 10  # times the median |x|, and 3 times the next
 UNITS = 30  # times the limit: an lr that was chosen for other data
-NOISE = 10  # times what the noise of the samples leaves of an error
 OVERFLOW = 80.0  # e⁸⁰: float32 ends there within one epoch
-
-
-class Cause(str, Enum):
-    """What made a run diverge. A bad start is none: the factor of an epoch does not depend on w0."""
-
-    NONE = "it did not diverge"
-    LR = "the learning rate is too large"
-    SUM = "the sum instead of the mean"
-    TWICE = "a gradient twice as large"
-    SIGN = "the gradient added instead of subtracted"
-    OUTLIER = "one sample's x"
-    UNITS = "the unit of x"
-    GRADIENT = "another gradient"
 
 
 @dataclass(frozen=True)
@@ -42,15 +30,17 @@ class Divergence:
     """The explanation of a divergence; ``str()`` gives the message.
 
     Attributes:
-        cause: a :class:`Cause`.
+        cause: a :class:`Cause`; SEVERAL where the weights fit more than one.
+        causes: all causes that the weights fit, the commonest first.
         epoch: the last epoch after which the weight was finite.
         measured, predicted: the growth of the error in an epoch; measured is None if the first overflowed.
         limit: the learning rates below it converge.
         lr: the learning rate to use, the certificate's best.
-        message: all of this in words, with the mend.
+        message: all of this in words, with what to do.
     """
 
     cause: Cause
+    causes: tuple[Cause, ...]
     epoch: int
     measured: float | None
     predicted: float
@@ -63,7 +53,7 @@ class Divergence:
 
 
 def explain_divergence(
-    weights: Tensor | Sequence[float],
+    weights: History | Tensor | Sequence[float],
     x: Numbers,
     y: Numbers,
     lr: float,
@@ -77,12 +67,15 @@ def explain_divergence(
 ) -> Divergence:
     """Explain a run of y = w·x that diverged, from its weights alone.
 
-    The growth of the error that was measured is compared with the growth that each cause predicts,
-    |Π (1 − lr h_B)| with that cause's h.
+    The weights are held against what the run was meant to do, then against what each mistake would have
+    done (see :mod:`torchgd.convergence.suspects`): in a fixed order epoch by epoch, to rounding; in a random
+    order the growth of the whole run against simulated runs. A right run is never called a mistake because
+    its growth is unusual; where two mistakes fit, both are named, and where none fits, that is said.
 
     Args:
         weights: the weight before the first epoch and after each, shape (epochs + 1,), as far as it
             goes: from a non-finite one on they do not count, and w0 alone is a run that overflowed at once.
+            Or the :class:`~torchgd.history.History` of the run.
         x, y: the samples, shape (n,) each.
         lr, method, batch_size, order, loss, seed: as the run was meant, see :func:`torchgd.stability`.
         epochs: that were asked for, for which the lr to use is the best.
@@ -97,6 +90,8 @@ def explain_divergence(
         >>> explain_divergence(weights, *course(), lr=0.25).cause.value
         'the learning rate is too large'
     """
+    if isinstance(weights, History):
+        weights = weights.weight
     values = torch.as_tensor(weights, dtype=torch.float64).flatten().tolist()
     finite = list(itertools.takewhile(math.isfinite, values))
     if not finite:
@@ -104,101 +99,101 @@ def explain_divergence(
     x, y = samples(x, y)
     asked = {"method": method, "batch_size": batch_size, "order": order, "loss": loss, "seed": seed}
     certificate = stability(x, y, lr, epochs=epochs, **asked)  # type: ignore[arg-type]
-    fixed, one_scale = method == "gd" or order == "sequential", certificate.almost_sure is None
-    run = _Run(finite, x, y, certificate.batch_size, fixed=fixed, one_scale=one_scale)
-    predicted = run.epoch(loss).factor(lr)
-    measured = run.growth(loss, lr)
+    found = _found(finite, x, y, lr, certificate)
 
-    mistakes = ((Cause.SUM, "sum", 1), (Cause.SIGN, loss, -1), (Cause.TWICE, loss, 2))
     grown = len(finite) < 3 or abs(finite[-1] - finite[-2]) > abs(finite[1] - finite[0])
-    as_meant = run.misfit(loss, lr) <= 1
+    causes: tuple[Cause, ...]
+    as_meant = [one.cause for one in found.suspects] == [Cause.LR]
     if len(finite) == len(values) and (not grown or (as_meant and certificate.converges)):
-        cause, why = Cause.NONE, "The steps did not grow."
+        causes, why = (Cause.NONE,), "The steps did not grow."
     elif as_meant:
         cause, why = _why_too_large(certificate, x, y)
+        causes = (cause,)
     else:
-        misfits = [(run.misfit(of, times * lr), cause) for cause, of, times in mistakes]
-        misfit, cause = min(misfits, key=lambda pair: pair[0])
-        cause = cause if misfit <= 1 else Cause.GRADIENT
-        why = _MENDS[cause].format(certificate.batch_size)
+        causes = tuple(dict.fromkeys(one.cause for one in found.suspects)) or (Cause.GRADIENT,)
+        why = found.note or (found.suspects[0].sentence(lr) if found.suspects else _UNKNOWN)
+        if len(causes) > 1:
+            why = "; or ".join(cause.value for cause in causes)
+            why = f"The weights fit {why}: they alone do not tell which."
 
+    cause = causes[0] if len(causes) == 1 else Cause.SEVERAL
     end = f"after epoch {len(finite) - 1} the weight is {finite[-1]:.6g}"
     end += "" if 1 < len(finite) == len(values) else ", an epoch later it is not finite"
-    grew = "overflowed" if measured is None else f"multiplied the error by {measured:.6g}"
+    grew = "overflowed" if found.measured is None else f"multiplied the error by {found.measured:.6g}"
     sentences = (
         f"{cause.value.capitalize()}: {end}.",
-        f"An epoch {grew}, predicted {predicted:.6g};",
+        f"An epoch {grew}, predicted {found.predicted:.6g};",
         f"lr {lr:.6g} is {lr / certificate.limit:.6g} times the limit {certificate.limit:.6g}.",
         why,
         f"Use lr {certificate.best_lr:.6g}.",
     )
     message = " ".join(filter(None, sentences))
     return Divergence(
-        cause, len(finite) - 1, measured, predicted, certificate.limit, certificate.best_lr, message
+        cause,
+        causes,
+        len(finite) - 1,
+        found.measured,
+        found.predicted,
+        certificate.limit,
+        certificate.best_lr,
+        message,
     )
 
 
-_MENDS = {
-    Cause.SUM: "The growth is that of the sum of the losses: you changed mean to sum; divide it by {}.",
-    Cause.SIGN: "The growth is that of a step uphill: subtract the gradient, w -= lr * gradient.",
-    Cause.TWICE: "The growth is that of twice the gradient: look for a 2 too many, or a lost ½.",
-    Cause.GRADIENT: "The growth is that of another gradient than this loss has: check it with torchgd check.",
-}
+_UNKNOWN = (
+    "The weights fit neither this update nor a known mistake: check the gradient with torchgd check, "
+    "and the line that changes the weight."
+)
 
 
-class _Run:
-    """The finite weights of a run, beside what other losses and learning rates would have made."""
+@dataclass(frozen=True)
+class _Found:
+    """The suspects that the weights fit, the growth of the error in an epoch, and a sentence of its own."""
 
-    def __init__(
-        self, weights: list[float], x: Tensor, y: Tensor, batch_size: int, *, fixed: bool, one_scale: bool
-    ) -> None:
-        self.weights, self.x, self.y, self.batch_size = weights, x, y, batch_size
-        self.fixed = fixed  # every epoch is the same map
-        self.one_scale = one_scale  # or has the same scale at least, as every order of single samples has
+    suspects: list[Suspect]
+    measured: float | None
+    predicted: float
+    note: str = ""
 
-    def epoch(self, loss: str) -> FixedOrder:
-        """In a random order too: what an epoch typically does is what it does in this order."""
-        return FixedOrder(Updates.of(self.x, self.y, self.batch_size, loss))
 
-    def growth(self, loss: str, lr: float) -> float | None:
-        """The measured factor of the error: from the last steps, or in a random order the geometric mean."""
-        w = self.weights
-        if len(w) == 1:
-            return None
-        if self.fixed and len(w) > 2 and w[-2] != w[-3]:
-            return (w[-1] - w[-2]) / (w[-2] - w[-3])
-        ratio = self._ratio(self.epoch(loss), lr)
-        return ratio if self.fixed else abs(ratio) ** (1 / (len(w) - 1))
+def _found(w: list[float], x: Tensor, y: Tensor, lr: float, certificate: Certificate) -> _Found:
+    """The finite weights of a run, held against what was meant and against each suspect."""
+    updates = Updates.of(x, y, certificate.batch_size, certificate.loss)
+    size, n, order = certificate.batch_size, certificate.n, certificate.order
+    sizes = torch.tensor([size] * (n // size) + [n % size] * (n % size > 0))
+    meant, others = Suspect(Cause.LR), named(sizes, n, certificate.loss)
+    epoch = FixedOrder(updates)  # in a random order: what an epoch typically does
+    predicted = epoch.factor(lr)
+    if len(w) < 2:
 
-    def misfit(self, loss: str, lr: float) -> float:
-        """How far the weights are from what this loss and lr predict: up to 1 where these explain them."""
-        epoch, epochs = self.epoch(loss), len(self.weights) - 1
-        expected = epoch.log_factor(lr)
-        if epochs == 0:
-            return 0.0 if expected > OVERFLOW else math.inf
-        ratio = self._ratio(epoch, lr)
-        slack = SAME
-        if not self.fixed:  # the noise of both ends
-            slack += math.log(NOISE) / epochs
-        if not self.one_scale:  # and four standard deviations of the sum of the logarithms
-            logs = torch.log(torch.abs(1 - lr * epoch.h))
-            slack += 4 * logs.std(correction=0).item() * math.sqrt(len(logs) / epochs)
-        elif self.fixed:
-            if (ratio < 0) != (epoch.factor(lr) < 0 and epochs % 2 == 1):
-                return math.inf
-        elif abs(ratio) > NOISE:  # far beyond the noise the last epoch shows the sign
-            before, after = (weight - epoch.updates.least_squares for weight in self.weights[-2:])
-            if (before * after < 0) != (epoch.factor(lr) < 0):
-                return math.inf
-        return abs(math.log(abs(ratio)) / epochs - expected) / slack if ratio else math.inf
+        def overflows(one: Suspect) -> bool:
+            return float(torch.log(torch.abs(1 - lr * one.times * epoch.h)).sum()) > OVERFLOW
 
-    def _ratio(self, epoch: FixedOrder, lr: float) -> float:
-        """The last error over the first; in a fixed order the distance from the fixed point."""
-        centre = epoch.updates.least_squares
-        if self.fixed:
-            centre += epoch.offset(lr)
-        start = self.weights[0] - centre
-        return (self.weights[-1] - centre) / start if start else 0.0
+        plain = [one for one in others if not one.momentum and one.power == 1]
+        fit = [meant] if overflows(meant) else [one for one in plain if overflows(one)]
+        return _Found(fit, None, predicted)
+    x, y = (values.detach().to("cpu", torch.float64) for values in (x, y))
+    left = y - updates.least_squares * x
+    powers = {p: replace(updates, squares=x ** (p + 1), residuals=x**p * left) for p in (0, 1, 2)}
+    if order == "sequential" or (size == n and order == "shuffled"):
+        run = FixedRun(w, powers, lr)
+        moved = len(w) > 2 and w[-2] != w[-3]
+        measured = (w[-1] - w[-2]) / (w[-2] - w[-3]) if moved else _growth(run.e)
+        fit, note = ([meant], "") if run.fits(meant, unsure=True) else run.suspects(others)
+        return _Found(fit, measured, predicted, note)
+    if size == 1 and order == "shuffled" and (told := with_one_scale(w, powers, lr, meant, others)):
+        return _Found(*told)
+    stretch = RandomRun.of(w, powers, lr, drawn=order == "replacement")
+    if stretch is None:
+        e = [weight - updates.least_squares for weight in w]
+        return _Found([meant], _growth(e), predicted)
+    fit, predicted = stretch.suspects(meant, others)
+    return _Found(fit, stretch.measured, predicted)
+
+
+def _growth(e: list[float]) -> float | None:
+    """The geometric mean of the growth of the error in an epoch."""
+    return abs(e[-1] / e[0]) ** (1 / (len(e) - 1)) if len(e) > 1 and e[0] else None
 
 
 def _why_too_large(certificate: Certificate, x: Tensor, y: Tensor) -> tuple[Cause, str]:
