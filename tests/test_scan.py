@@ -19,8 +19,10 @@ from torchgd import (
     InputError,
     LinearModel,
     MiniBatchGradientDescent,
+    Plan,
     StochasticGradientDescent,
     course,
+    hubble,
     load,
     train,
 )
@@ -229,3 +231,23 @@ ERRORS = [
 def test_what_is_no_affine_map_is_refused(kind: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         scanned(course(), kind([torch.nn.Parameter(torch.tensor(0.0))], **options), 1)
+
+
+def test_a_run_that_settles_far_from_least_squares_says_so() -> None:
+    """At lr 0.125 only the last row of Hubble's table counts; shuffled it swings by more than the noise."""
+    x, y = hubble()
+    cases = [
+        ("sequential", 0.125, "converged", "but it settles 121 from least squares 423.937, and the noise"),
+        ("sequential", 0.01, "converged", None),
+        ("shuffled", 0.4, "finished", "explains 42.2: lr is too large for steps of 1 sample"),
+        ("shuffled", 0.002, "finished", None),
+    ]
+    for order, lr, status, says in cases:
+        plan = Plan(method="sgd", order=order, lr=lr)
+        models = [LinearModel(0.0, dtype=torch.float64) for _ in range(2)]
+        trained = train(models[0], x, y, plan.optimizer(models[0].parameters()), 120, gradient="hand")
+        scanned = scan(models[1], Dataset(x, y), plan.optimizer(models[1].parameters()), 120)
+        for found in (trained, scanned):
+            assert found.status == status, (order, lr, found.reason)
+            assert (says in found.reason) if says else ("settles at" not in found.reason), found.reason
+            assert says or "too large" not in found.reason

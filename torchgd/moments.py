@@ -64,6 +64,12 @@ class Moments:
         """The weight of the least cost, w* = Σxy / Σx²."""
         return self.c + self.xz / self.xx if self.xx else 0.0
 
+    @property
+    def standard_error(self) -> float:
+        """How well the noise of the samples lets w* be known: √(n C(w*) / (n − 1) / Σx²)."""
+        variance = self.n * self.cost(self.least_squares) / max(1, self.n - 1)
+        return (variance / self.xx) ** 0.5 if self.xx else 0.0
+
     def cost(self, w: float) -> float:
         """The mean squared error at w."""
         return max(0.0, (self.xx * (w - self.c) - 2 * self.xz) * (w - self.c) + self.zz) / self.n

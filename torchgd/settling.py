@@ -18,8 +18,9 @@ from torch.optim import SGD, Optimizer
 
 from torchgd.batches import Batches
 from torchgd.epoch_maps import compose
-from torchgd.history import Settling
+from torchgd.history import History, Settling
 from torchgd.model import LinearModel
+from torchgd.moments import Moments
 from torchgd.optim import is_plain
 
 MOST_UPDATES = 1000  # of an epoch with more than one weight: each is a product of matrices
@@ -61,6 +62,37 @@ def settling_of(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, ba
         return found
     at = found.at.reshape(y.shape[1], -1)  # as the parameters stand: all weights, then the biases
     return Settling(torch.cat([at[:, :-1].reshape(-1), at[:, -1]]), found.growth)
+
+
+def far_from_best(history: History, known: Settling, moments: Moments, batches: Batches) -> str:
+    """What to say where one weight settles farther from least squares than noise explains; else nothing.
+
+    Where that weight is not known, the later half of the epochs tells, if it goes to and fro.
+
+    Args:
+        history: of the run, judged.
+        known: from :func:`settling_of`.
+        moments: of the samples.
+        batches: of the run.
+    """
+    if history.weight.dim() != 1 or len(batches) == 1 or not known.affine or history.status == "diverged":
+        return ""
+    if known.at is not None:
+        place = known.at.to(torch.float64)
+    else:
+        place = history.weight[len(history.weight) // 2 :].double()
+        turns = (place.diff()[1:] * place.diff()[:-1] < 0).double()
+        if len(turns) < 4 or turns.mean() < 0.25:
+            return ""
+    best, noise = moments.least_squares, moments.standard_error
+    distance = (place - best).square().mean().sqrt().item()
+    if not max(noise, 1e-9 * abs(best)) < distance < math.inf:
+        return ""
+    what = (
+        f"; but it settles {distance:.3g} from least squares {best:.6g}, and the noise of the data explains"
+    )
+    steps = f"{batches.batch_size} sample{'s' * (batches.batch_size != 1)}"
+    return f"{what} {noise:.3g}: lr is too large for steps of {steps}"
 
 
 def _of_one_weight(x: Tensor, y: Tensor, lr: float, batch_size: int, *, fixed: bool) -> Settling:

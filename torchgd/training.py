@@ -17,9 +17,10 @@ from torchgd.batches import Batches
 from torchgd.errors import InputError
 from torchgd.history import History, Settling, judge
 from torchgd.model import LinearModel
+from torchgd.moments import Moments
 from torchgd.recorder import Recorder
 from torchgd.samples import Numbers, rows
-from torchgd.settling import settling_of
+from torchgd.settling import far_from_best, settling_of
 from torchgd.update import GradientFunction, LossFunction, Update, equal_shapes_mse, is_right, update_of
 
 UPDATES_A_LOOK = 100  # the host looks at the device's numbers once in as many updates
@@ -125,7 +126,10 @@ def train(
     if scheduler is not None:
         return replace(history, reason=f"{epochs} epochs done, at learning rates that the scheduler chose")
     status, reason = judge(history, random_order=batches.order != "sequential", settling=known)
-    return replace(history, status=status, reason=reason)
+    history = replace(history, status=status, reason=reason)
+    if type(model) is LinearModel and known.affine:
+        reason += far_from_best(history, known, Moments.of([(x, y)]), batches)
+    return replace(history, reason=reason)
 
 
 def _fitting_data(model: nn.Module, optimizer: Optimizer, x: Numbers, y: Numbers) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from torchgd.history import History, Settling, judge
 from torchgd.model import LinearModel
 from torchgd.moments import Moments
 from torchgd.optim import GradientDescent, is_plain
-from torchgd.settling import settling_of
+from torchgd.settling import far_from_best, settling_of
 from torchgd.training import SECONDS_A_REPORT, Place
 
 MOST_POINTS = 1000
@@ -190,7 +190,9 @@ def scan(
     else:
         known = settling_of(model, optimizer, data.x, data.y, batches)
     status, reason = judge(history, random_order=not in_order, settling=known)
-    return replace(history, status=status, reason=reason)
+    history = replace(history, status=status, reason=reason)
+    sums = whole or (read.moments if read else Moments.of(data.blocks()))
+    return replace(history, reason=reason + far_from_best(history, known, sums, batches))
 
 
 def _affine(optimizer: Optimizer) -> GradientDescent:
