@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,9 +19,17 @@ from torchgd.plan import METHODS
 
 METHOD_COLOURS = {name: method.colour for name, method in METHODS.items()}
 METHOD_NAMES = {name: method.label for name, method in METHODS.items()}
+# Of curves that lie on one another the later ones are thinner, so that all can be seen.
+STYLES = (("o", 13, 6.0, "-"), ("s", 8, 3.5, "-"), ("D", 4, 2.0, "-"), ("o", 3, 1.5, "--"))
 
 
-def parabola(histories: Mapping[str, History], moments: Moments, *, title: str = "") -> Figure:
+def parabola(
+    histories: Mapping[str, History],
+    moments: Moments,
+    *,
+    title: str = "",
+    rates: Mapping[str, float] | None = None,
+) -> Figure:
     """The cost C(w) of y = w·x as a curve over w, with the path of each method's weight on it.
 
     Of a path that diverged the beginning is drawn, up to 30 times the distance at which it began.
@@ -29,6 +38,7 @@ def parabola(histories: Mapping[str, History], moments: Moments, *, title: str =
         histories: method → its history; of a one-weight model.
         moments: the cost of the data, ``Moments.of(data.blocks())``.
         title: what stands above.
+        rates: method → its learning rate, where the legend should say it.
     """
     figure, (axes,) = panels(title)
     best = moments.least_squares
@@ -37,16 +47,27 @@ def parabola(histories: Mapping[str, History], moments: Moments, *, title: str =
     span = 1.25 * max(reach, 1e-3 * (1 + abs(best)))
     curve = [best + span * (i / 200 - 1) for i in range(401)]
     axes.plot(curve, [moments.cost(w) for w in curve], color="#888888", linewidth=2)
-    for method, path in paths.items():
-        label, colour = METHOD_NAMES.get(method, method), METHOD_COLOURS.get(method)
+    for method, (marker, size, _, _), path in zip(paths, cycle(STYLES), paths.values(), strict=False):
+        label, colour = _label(method, rates), METHOD_COLOURS.get(method)
         epochs = len(histories[method].weight) - 1
         label += f", epochs 0 to {len(path) - 1} of {epochs}" if len(path) <= epochs else ""
         height = [moments.cost(w) for w in path]
-        axes.plot(path, height, "o-", color=colour, label=label, markersize=6, linewidth=1.5, alpha=0.8)
+        axes.plot(
+            path,
+            height,
+            marker=marker,
+            color=colour,
+            label=label,
+            markersize=size if len(paths) > 1 else 6,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            linewidth=1.5,
+            alpha=0.9,
+        )
     axes.axvline(best, color="#888888", linestyle=":", linewidth=1.5, label=f"least squares, w = {best:.6g}")
     axes.set_xlabel("weight w")
     axes.set_ylabel("cost: mean of (w·x − y)²")
-    axes.legend(loc="upper center")
+    axes.legend(loc="upper center", fontsize=12)
     return figure
 
 
@@ -58,21 +79,32 @@ def _path(history: History, best: float) -> list[float]:
     return path[: next(beyond, len(path)) + 1] if history.status == "diverged" else path
 
 
-def cost_curve(histories: Mapping[str, History], *, title: str = "") -> Figure:
+def _label(method: str, rates: Mapping[str, float] | None) -> str:
+    rate = f", lr = {rates[method]:.6g}" if rates and method in rates else ""
+    return METHOD_NAMES.get(method, method) + rate
+
+
+def cost_curve(
+    histories: Mapping[str, History], *, title: str = "", rates: Mapping[str, float] | None = None
+) -> Figure:
     """The cost over all data against the epoch, on a logarithmic axis.
 
     Args:
         histories: method → its history.
         title: what stands above.
+        rates: method → its learning rate, where the legend should say it.
     """
     figure, (axes,) = panels(title)
-    for method, history in histories.items():
-        label, colour = METHOD_NAMES.get(method, method), METHOD_COLOURS.get(method)
+    for (method, history), (_, _, width, style) in zip(histories.items(), cycle(STYLES), strict=False):
+        label, colour = _label(method, rates), METHOD_COLOURS.get(method)
+        updates = int(history.end_update[1] - history.end_update[0]) if len(history.end_update) > 1 else 1
+        label += f", {updates:,} updates an epoch" if updates > 1 else ""
         label += f", as far as {HIGHEST:g}" if (history.cost > HIGHEST).any() else ""
-        history.plot(axes, color=colour, label=label, linewidth=2.5)
+        width = width if len(histories) > 1 else 2.5
+        history.plot(axes, color=colour, label=label, linewidth=width, linestyle=style)
     axes.set_ylabel("cost after the epoch: mean of (w·x − y)²")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(fontsize=12)
     return figure
 
 
