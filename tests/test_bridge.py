@@ -126,6 +126,7 @@ def test_the_command_prints_every_rung_and_logs_it(
         events = EventAccumulator(str(tmp_path / "bridge" / name)).Reload()
         assert set(events.Tags()["scalars"]) == {
             "epoch/cost",
+            "epoch/log10_cost",
             "epoch/weight",
             "update/loss",
             "update/gradient",

@@ -97,7 +97,14 @@ def test_there_are_no_stray_runs(address: str) -> None:
     assert sorted(asked(address, "runs")) == RUNS
     tags = asked(address, "plugin/scalars/tags")
     assert sorted(tags) == RUNS
-    curves = ["epoch/cost", "epoch/weight", "update/gradient", "update/loss", "update/weight"]
+    curves = [
+        "epoch/cost",
+        "epoch/log10_cost",
+        "epoch/weight",
+        "update/gradient",
+        "update/loss",
+        "update/weight",
+    ]
     assert all(sorted(tags[run]) == curves for run in RUNS)
 
 

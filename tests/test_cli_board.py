@@ -25,7 +25,7 @@ def board(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            address = re.match(r"(http://127\.0\.0\.1:\d+/)", line)
+            address = re.match(r"(http://127\.0\.0\.1:\d+/)\?smoothing=0#timeseries", line)
             assert address, line + process.communicate(timeout=60)[1]
             yield process, address[1]
         finally:

@@ -126,3 +126,23 @@ def test_a_lesson_on_ones_own_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["methods"]["gd"]["weight"] == pytest.approx(best, rel=1e-12)
     assert found["methods"]["gd"]["prediction"] == pytest.approx(3 * best, rel=1e-12)
     assert Path("runs/kitchen/gd").is_dir()
+
+
+def test_a_second_lesson_says_its_numbers_or_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["lesson", "--epochs", "1"]
+    assert main(short) == main(short) == main([*short, "--overwrite"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("sgd exists: this run is sgd-2 (--overwrite replaces the old one)") == 1
+    names = sorted(path.name for path in Path("runs/course").iterdir())
+    assert names == ["gd", "gd-2", "lesson", "lesson-2", "minibatch", "minibatch-2", "sgd", "sgd-2"]
+    assert {path.suffix for path in Path("runs/course/lesson").iterdir()} == {".json", ".png"}
+    assert main(["runs"]) == 0
+    assert re.search(r"course/sgd-2 +course +sgd +0\.01 ", capsys.readouterr().out)
+    assert answer(capsys, "runs", "--remove", "course/*-2")["removed"][0] == "course/gd-2"
+    assert sorted(path.name for path in Path("runs/course").iterdir()) == ["gd", "lesson", "minibatch", "sgd"]
+
+
+def test_a_lesson_without_a_log_writes_its_film_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "lesson", "--epochs", "1", "--no-log", "--animate", "film.gif")
+    assert {of["run_dir"] for of in found["methods"].values()} == {None}
+    assert [path.name for path in Path().iterdir()] == ["film.gif"]

@@ -134,7 +134,7 @@ def test_sweep_writes_a_run_for_each_lr_where_asked(capsys: pytest.CaptureFixtur
     lengths = []
     for name in names:
         events = EventAccumulator(str(run / name)).Reload()
-        assert events.Tags()["scalars"] == ["epoch/cost", "epoch/weight"]
+        assert events.Tags()["scalars"] == ["epoch/cost", "epoch/log10_cost", "epoch/weight"]
         assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
         lengths.append(len(events.Scalars("epoch/cost")))
     assert lengths[0] == 51 > lengths[1]

@@ -2,15 +2,19 @@
 
 import struct
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
+from PIL import Image
 from torch import Tensor
 
 from torchgd import GradientDescent, History, LinearModel, MiniBatchGradientDescent, train
+from torchgd.animation import animate
+from torchgd.errors import InputError
 from torchgd.figures import METHOD_COLOURS, METHOD_NAMES, cost_curve, parabola, to_png
 from torchgd.moments import Moments
 
@@ -39,6 +43,11 @@ def points(line: Line2D) -> list[tuple[float, float]]:
 
 
 ALL = {method: history(method) for method in METHOD_NAMES}
+CURVES = {
+    "gd": "full batch",
+    "sgd": "per sample, 3 updates an epoch",
+    "minibatch": "mini-batch, 2 updates an epoch",
+}
 
 
 def test_the_path_lies_on_the_parabola() -> None:
@@ -65,9 +74,18 @@ def test_the_cost_over_epochs_is_on_a_logarithmic_axis() -> None:
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
     drawn = lines(figure)
     for method, record in ALL.items():
-        assert points(drawn[METHOD_NAMES[method]]) == [
+        assert points(drawn[CURVES[method]]) == [
             (float(e), c) for e, c in zip(record.epoch.tolist(), record.cost.tolist(), strict=True)
         ]
+
+
+def test_curves_that_lie_on_one_another_are_told_apart_and_say_their_rates() -> None:
+    rates = {"gd": 0.25, "sgd": 0.01}
+    for figure in (parabola(ALL, Moments.of([(X, Y)]), rates=rates), cost_curve(ALL, rates=rates)):
+        drawn = [line for line in figure.axes[0].get_lines() if str(line.get_label())[:4] in "full per mini"]
+        assert len(drawn) == 3
+        assert len({(line.get_marker(), line.get_linewidth()) for line in drawn}) == 3
+        assert [str(line.get_label()).count("lr = ") for line in drawn] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("picture", [parabola, cost_curve])
@@ -80,10 +98,11 @@ def test_labels_title_and_colours(picture) -> None:  # type: ignore[no-untyped-d
     assert axes.get_xlabel() == x_label
     assert axes.get_ylabel().startswith(y_label)
     drawn = lines(figure)
-    for method, name in METHOD_NAMES.items():
+    names = METHOD_NAMES if picture is parabola else CURVES
+    for method, name in names.items():
         assert to_hex(drawn[name].get_color()) == METHOD_COLOURS[method].lower()
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert legend[:3] == list(METHOD_NAMES.values())
+    assert legend[:3] == list(names.values())
     # legible when projected: no text under 10 points, no line thinner than 1.5
     sizes = [
         axes.title,
@@ -144,3 +163,20 @@ def test_a_single_precision_run() -> None:
     record = train(model, x, 2 * x, GradientDescent(model.parameters()), 3, gradient="hand")
     drawn = lines(parabola({"gd": record}, Moments.of([(x, 2 * x)])))
     assert [w for w, _ in points(drawn["full batch"])] == record.weight.tolist()
+
+
+@pytest.mark.parametrize("ending", [".gif", ".html"])
+def test_the_film_of_a_descent(ending: str, tmp_path: Path) -> None:
+    film = tmp_path / f"descent{ending}"
+    animate(film, {"gd": ALL["gd"]}, Moments.of([(X, Y)]), title="course")
+    if ending == ".gif":
+        with Image.open(film) as image:
+            assert (getattr(image, "n_frames", 1), image.size) == (9, (800, 500))
+    else:
+        assert film.read_text("utf-8").count("data:image/png;base64") == 9
+
+
+@pytest.mark.parametrize(("name", "message"), [("a.mp4", "in .gif or .html"), ("b/c.gif", "no such folder")])
+def test_a_film_that_cannot_be_written(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        animate(tmp_path / name, ALL, Moments.of([(X, Y)]), title="")

@@ -27,6 +27,7 @@ LAYER = {
     "update": 4,
     "training": 5,
     "figures": 4,
+    "animation": 5,
     "epoch": 6,
     "convergence": 6,
     "runs": 7,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from torchgd.errors import InputError
-from torchgd.runs.runlog import check_name, new_folder, write_config, write_text
+from torchgd.runs.folders import check_name, new_folder, remove, runs_in
+from torchgd.runs.runlog import write_config, write_text
 
 
 def test_a_new_run_never_enters_an_old_ones_folder(tmp_path: Path) -> None:
@@ -95,3 +96,36 @@ def test_the_configuration(tmp_path: Path) -> None:
     text = (tmp_path / "config.json").read_text(encoding="utf-8")
     assert json.loads(text) == {"schema": 1, "data": "数据.csv", "lr": 0.1, "batch_size": None}
     assert "数据" in text
+
+
+def a_run(folder: Path, **settings: object) -> Path:
+    """The folder of a run, as far as the list reads it."""
+    write_config(folder, settings)
+    (folder / "history.csv").write_text("epoch,update,cost\n0,0,4.5\n1,1,0.25\n,2,\n", encoding="utf-8")
+    return folder
+
+
+def test_the_list_of_runs_and_its_removal(tmp_path: Path) -> None:
+    for name in ("gd", "gd", "sgd"):
+        a_run(new_folder(tmp_path, "course", name), data="course", lr=0.01)
+    (tmp_path / "course" / "mine").mkdir()
+    (tmp_path / "course" / "mine" / "notes.txt").write_text("kept")
+    listed = {entry.name: entry for entry in runs_in(tmp_path)}
+    assert set(listed) == {"course/gd", "course/gd-2", "course/sgd"}
+    assert (listed["course/sgd"].settings["lr"], listed["course/sgd"].cost) == (0.01, 0.25)
+    assert remove(tmp_path, "course/gd*") == ["course/gd", "course/gd-2"]
+    assert [entry.name for entry in runs_in(tmp_path)] == ["course/sgd"]
+    for name in ("course/mine", "course/no", "../course", "*"):
+        with pytest.raises(InputError, match="no run has this name"):
+            remove(tmp_path, name)
+    assert (tmp_path / "course" / "mine" / "notes.txt").read_text() == "kept"
+
+
+def test_overwriting_replaces_a_run_and_nothing_else(tmp_path: Path) -> None:
+    old = a_run(new_folder(tmp_path, "course", "gd"))
+    assert new_folder(tmp_path, "course", "gd", overwrite=True) == old
+    assert list(old.iterdir()) == []
+    (old / "photo.jpg").touch()
+    with pytest.raises(InputError, match="no run has this name"):
+        new_folder(tmp_path, "course", "gd", overwrite=True)
+    assert [path.name for path in old.iterdir()] == ["photo.jpg"]

@@ -20,7 +20,8 @@ from torchgd import (
     StochasticGradientDescent,
     train,
 )
-from torchgd.runs.runlog import MOST_POINTS, RunLog, new_folder
+from torchgd.runs.folders import new_folder
+from torchgd.runs.runlog import MOST_POINTS, RunLog
 
 
 def trained(
@@ -64,7 +65,9 @@ def test_every_point_of_a_short_run(
 ) -> None:
     history = trained(30, course_data, tmp_path, batch_size)
     log = events(tmp_path)
-    assert set(log.Tags()["scalars"]) == set(CURVES)
+    assert set(log.Tags()["scalars"]) == {*CURVES, "epoch/log10_cost"}
+    logarithms = [event.value for event in log.Scalars("epoch/log10_cost")]
+    assert logarithms == pytest.approx(history.cost.log10().tolist(), rel=1e-6)  # it is a float32
     for tag, (axis, name) in CURVES.items():
         assert [event.step for event in log.Scalars(tag)] == getattr(history, axis).tolist()
         values = getattr(history, name).tolist()

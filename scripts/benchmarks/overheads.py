@@ -16,7 +16,8 @@ from torch.utils.tensorboard import SummaryWriter
 from benchmarks import peers
 from benchmarks.measure import count, medians, number, samples, table
 from torchgd import GradientDescent, LinearModel, StochasticGradientDescent, train
-from torchgd.runs.runlog import RunLog, new_folder
+from torchgd.runs.folders import new_folder
+from torchgd.runs.runlog import RunLog
 
 
 def steps(options: argparse.Namespace) -> None:

@@ -37,7 +37,18 @@ _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2]
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 
 # The modules of this package that add commands to `app`, in the order of --help.
-COMMANDS = ("lesson", "train", "stability", "sweep", "check", "compare", "bridge", "experiment", "board")
+COMMANDS = (
+    "lesson",
+    "train",
+    "stability",
+    "sweep",
+    "check",
+    "compare",
+    "bridge",
+    "experiment",
+    "board",
+    "runs",
+)
 for _command in COMMANDS:
     importlib.import_module(f"torchgd.cli.{_command}")
 

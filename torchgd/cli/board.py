@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import webbrowser
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,7 @@ def board(
             show_default="6006, or the next free one",
         ),
     ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Start TensorBoard on the runs, for this machine only, until Ctrl-C."""
     if not logdir.is_dir():
@@ -41,6 +43,9 @@ def board(
     except program.TensorBoardServerException as error:
         mend = "give another --port, or 0 for any free one"
         raise InputError(f"port {port or 6006}: TensorBoard cannot start ({error}); {mend}") from None
-    terminal.say(f"{address}  (Ctrl-C ends it)")
+    page = f"{address}?smoothing=0#timeseries"  # smoothed curves are not the run's
+    terminal.say(f"{page}  (Ctrl-C ends it)")
+    if open_:
+        webbrowser.open(page)
     with suppress(KeyboardInterrupt):
         threading.Event().wait()

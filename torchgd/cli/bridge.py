@@ -25,6 +25,7 @@ def bridge(
     device: opt.DeviceOption = "auto",
     dtype: opt.DtypeOption = "float64",
     logdir: opt.LogdirOption = Path("runs"),
+    overwrite: opt.OverwriteOption = False,
     as_json: opt.JsonOption = False,
 ) -> None:
     """From lecture 3 to lecture 8: the same run, one part after the other replaced by PyTorch's."""
@@ -42,7 +43,9 @@ def bridge(
     config, certificate, forecast = prepare(config, dataset)
     terminal.say_each(forecast, to_stderr=as_json)
     rungs = climb(config, x, y)
-    folders = write_runs(logdir, "bridge", {rung.name: rung.history for rung in rungs}, config.settings)
+    folders = write_runs(
+        logdir, "bridge", {rung.name: rung.history for rung in rungs}, config.settings, overwrite=overwrite
+    )
     rows: list[dict[str, Any]] = [
         {
             "lecture": rung.lecture,

@@ -18,6 +18,7 @@ def experiment(
     name: Annotated[str, typer.Argument(parser=opt.one_of(NAMES), metavar="NAME", help=", ".join(NAMES))],
     seed: opt.SeedOption = 0,
     logdir: opt.LogdirOption = Path("runs"),
+    overwrite: opt.OverwriteOption = False,
     as_json: opt.JsonOption = False,
 ) -> None:
     """Where is the randomness? And other short experiments, each with its picture and its sentence."""
@@ -28,7 +29,7 @@ def experiment(
     outcome = EXPERIMENTS[name](seed)
     picture = to_png(outcome.picture)
     config = {"experiment": name, "seed": seed}
-    folders = write_runs(logdir, name, outcome.histories, config, picture)
+    folders = write_runs(logdir, name, outcome.histories, config, picture, overwrite=overwrite)
     picture_path = next(iter(folders.values())) / f"{name}.png"
     if as_json:
         terminal.print_json(

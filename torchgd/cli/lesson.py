@@ -34,6 +34,11 @@ def lesson(
     device: opt.DeviceOption = "auto",
     dtype: opt.DtypeOption = "float64",
     logdir: opt.LogdirOption = Path("runs"),
+    overwrite: opt.OverwriteOption = False,
+    no_log: opt.NoLogOption = False,
+    animate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the descent as a film, .gif or .html.")
+    ] = None,
     predict: opt.PredictOption = 4.0,
     as_json: opt.JsonOption = False,
 ) -> None:
@@ -43,30 +48,44 @@ def lesson(
 
     from torchgd.lessons.lesson import lesson
 
-    parts = lesson(
-        dataset,
-        lr="auto" if rate is None else rate,
-        epochs=epochs,
-        batch_size=batch_size,
-        order=order,
-        seed=seed,
-        weight=weight,
-        logdir=logdir,
-        source={"data": data, "x": x, "y": y},
-        say=lambda sentence: terminal.say(sentence, to_stderr=as_json),
-        progress=terminal.progress,
-    )
+    with opt.folder(logdir, no_log) as place:
+        done = lesson(
+            dataset,
+            lr="auto" if rate is None else rate,
+            epochs=epochs,
+            batch_size=batch_size,
+            order=order,
+            seed=seed,
+            weight=weight,
+            logdir=place,
+            overwrite=overwrite,
+            film=animate,
+            source={"data": data, "x": x, "y": y},
+            say=lambda sentence: terminal.say(sentence, to_stderr=as_json),
+            progress=terminal.progress,
+        )
     at = 4.0 if predict is None else predict
-    answer = {method: part.as_dict(at) for method, part in parts.items()}
+    answer = {method: part.as_dict(at) for method, part in done.parts.items()}
+    if no_log:
+        answer = {method: {**part, "run_dir": None} for method, part in answer.items()}
     if as_json:
-        terminal.print_json({"data": dataset.name, "samples": len(dataset), "methods": answer})
+        pictures = None if no_log else str(done.folder)
+        parts = {"data": dataset.name, "samples": len(dataset), "methods": answer, "pictures": pictures}
+        terminal.print_json(parts)
     else:
-        _print(answer, epochs, at, logdir)
-    if not all(part.ok for part in parts.values()):
+        _print(answer, epochs, at)
+        for method, part in done.parts.items():
+            terminal.new_name(method, part.run.folder, to_stderr=False)
+        if animate:
+            terminal.say(f"animation: {animate}")
+        if not no_log:
+            terminal.say(f"pictures: {done.folder / 'parabola.png'}, {done.folder / 'cost.png'}\n")
+            terminal.where_the_curves_are(logdir)
+    if not done.ok:
         raise typer.Exit(1)
 
 
-def _print(methods: dict[str, dict[str, Any]], epochs: int, at: float, logdir: Path) -> None:
+def _print(methods: dict[str, dict[str, Any]], epochs: int, at: float) -> None:
     from torchgd.figures import METHOD_NAMES
 
     terminal.table(
@@ -100,6 +119,5 @@ def _print(methods: dict[str, dict[str, Any]], epochs: int, at: float, logdir: P
         ],
     )
     for r in methods.values():
-        terminal.say(r["run_dir"])
-    terminal.say()
-    terminal.where_the_curves_are(logdir)
+        if r["run_dir"]:
+            terminal.say(r["run_dir"])

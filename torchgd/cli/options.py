@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -122,6 +124,11 @@ ToleranceOption = Annotated[
     typer.Option(parser=real(0, 1), metavar="FLOAT", help="The part of the error that may be left."),
 ]
 LogdirOption = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of all runs.")]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace the run of this name; else the new run takes the next number."),
+]
+NoLogOption = Annotated[bool, typer.Option("--no-log", help="Write nothing: no run, no picture.")]
 NameOption = Annotated[str | None, typer.Option(help="The run's name.", show_default="the method's")]
 PredictOption = Annotated[
     float | None, typer.Option(parser=real(), metavar="X", help="Predict y for this x as well.")
@@ -134,6 +141,16 @@ def plan(
 ) -> Plan:
     """The plan that the words make."""
     return Plan(method=method, batch_size=batch_size, order=order, seed=seed, lr=learning_rate(lr), loss=loss)
+
+
+@contextmanager
+def folder(logdir: Path, no_log: bool) -> Iterator[Path]:
+    """The folder to write to: one that is removed again where nothing is to be kept."""
+    if not no_log:
+        yield logdir
+        return
+    with tempfile.TemporaryDirectory(prefix="torchgd-") as nowhere:
+        yield Path(nowhere)
 
 
 def learning_rate(text: str) -> float | None:

@@ -39,8 +39,9 @@ def stability(
     from torchgd.convergence.rate import with_lr
     from torchgd.convergence.survey import survey
     from torchgd.figures import to_png
+    from torchgd.runs.folders import new_folder
     from torchgd.runs.run import experiment_name
-    from torchgd.runs.runlog import new_folder, write_config
+    from torchgd.runs.runlog import write_config
 
     samples, targets = dataset
     plan, why = with_lr(plan, samples, targets, epochs)

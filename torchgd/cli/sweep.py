@@ -58,8 +58,9 @@ def sweep(
     from torchgd.convergence.figures import sweep_figure
     from torchgd.convergence.sweep import sweep_lr
     from torchgd.figures import to_png
+    from torchgd.runs.folders import new_folder
     from torchgd.runs.run import experiment_name
-    from torchgd.runs.runlog import RunLog, new_folder, write_config, write_text
+    from torchgd.runs.runlog import RunLog, write_config, write_text
 
     samples, targets = dataset
     settings: dict[str, Any] = {

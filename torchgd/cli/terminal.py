@@ -83,6 +83,13 @@ def where_the_curves_are(logdir: Path) -> None:
     say(f"To see the curves:  torchgd board{option}")
 
 
+def new_name(wanted: str, folder: Path, *, to_stderr: bool) -> None:
+    """Say where a run went whose name was taken."""
+    if folder.name != wanted:
+        said = f"{wanted} exists: this run is {folder.name} (--overwrite replaces the old one)"
+        say(said, to_stderr=to_stderr)
+
+
 def print_json(answer: dict[str, Any]) -> None:
     """Print exactly one JSON object; NaN and infinities become null, as JSON has none."""
     whole = {"schema": SCHEMA, **_finite(answer)}

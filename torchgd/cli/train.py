@@ -38,6 +38,8 @@ def train(
         list[str] | None,
         typer.Option(metavar="OPTION", help="Resume although this option differs, e.g. lr; may be repeated."),
     ] = None,
+    overwrite: opt.OverwriteOption = False,
+    no_log: opt.NoLogOption = False,
     predict: opt.PredictOption = None,
     as_json: opt.JsonOption = False,
 ) -> None:
@@ -45,12 +47,18 @@ def train(
     plan = opt.plan(method, batch_size, order, seed, lr)
     if override and not resume:
         raise InputError("--override is for --resume; give both, or leave it out")
+    if resume and (overwrite or no_log):
+        raise InputError("--resume continues a run; leave out --overwrite and --no-log")
 
     from torchgd.epoch.distributed import process_group
     from torchgd.runs.forecast import MOST_CERTIFIED, prepare, reason
     from torchgd.runs.run import Config, experiment_name, read_in_order, run
 
-    with process_group() as group, terminal.silent(group.rank > 0):
+    with (
+        process_group() as group,
+        terminal.silent(group.rank > 0),
+        opt.folder(logdir, no_log) as place,
+    ):
         dataset = opt.read_data(data, x, y, dtype, device)
         config = Config(
             **asdict(plan),
@@ -74,16 +82,19 @@ def train(
             done = run(
                 config,
                 dataset,
-                logdir=logdir,
+                logdir=place,
                 experiment=experiment_name(dataset),
                 name=name,
                 resume=resume,
                 override=override or (),
+                overwrite=overwrite,
                 on_start=lambda: terminal.say_each(forecast, to_stderr=as_json),
                 on_epoch=on_epoch,
                 read=read,
             )
     history = done.history
+    if not resume:
+        terminal.new_name(name or method, done.folder, to_stderr=as_json)
     if done.had_ended:
         terminal.say(f"{done.folder} has ended; there is nothing left to do", to_stderr=as_json)
         if history.status != "diverged":  # which cannot go on
@@ -97,14 +108,15 @@ def train(
         "updates": int(history.end_update[-1]),
         "method": method,
         "lr": config.lr,
-        "run_dir": str(done.folder),
+        "run_dir": None if no_log else str(done.folder),
     }
     if predict is not None:
         answer["prediction"] = done.model(predict).item()
     if as_json:
         terminal.print_json(answer)
     else:
-        terminal.facts(answer)
-        terminal.where_the_curves_are(logdir)
+        terminal.facts({name: value for name, value in answer.items() if value is not None})
+        if not no_log:
+            terminal.where_the_curves_are(logdir)
     if history.status == "diverged":
         raise typer.Exit(1)

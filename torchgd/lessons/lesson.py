@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,18 @@ import torch
 from torch import Tensor
 
 from torchgd import gradient as by_hand
+from torchgd.animation import animate, check_ending
 from torchgd.convergence.certificate import Certificate, stability
 from torchgd.convergence.rate import with_lr
 from torchgd.data.dataset import Dataset, course
+from torchgd.figures import cost_curve, parabola, to_png
 from torchgd.model import LinearModel
-from torchgd.moments import float64
-from torchgd.plan import METHODS, Plan
+from torchgd.moments import Moments, float64
+from torchgd.plan import METHODS
+from torchgd.runs.atomic import write_whole
+from torchgd.runs.folders import new_folder
 from torchgd.runs.run import Config, Run, experiment_name, run, with_engine
+from torchgd.runs.runlog import write_config
 from torchgd.training import train
 
 MOST_UPDATES = 2000  # the witnesses watch the first updates of a run, at most this many
@@ -90,6 +95,24 @@ class Part:
         }
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """The three methods on one set of data.
+
+    Attributes:
+        parts: the method's name → its part.
+        folder: where the two pictures that compare them are, parabola.png and cost.png.
+    """
+
+    parts: dict[str, Part]
+    folder: Path
+
+    @property
+    def ok(self) -> bool:
+        """Every part is."""
+        return all(part.ok for part in self.parts.values())
+
+
 def lesson(
     data: Dataset | None = None,
     *,
@@ -100,10 +123,12 @@ def lesson(
     seed: int = 0,
     weight: float = 1.0,
     logdir: Path | str = "runs",
+    overwrite: bool = False,
+    film: Path | None = None,
     source: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda sentence: None,
     progress: Callable[[int, str], Progress] = lambda total, label: nullcontext(lambda done: None),
-) -> dict[str, Part]:
+) -> Lesson:
     """Lecture 3, end to end: y = w·x by each method, logged, certified, and watched by two witnesses.
 
         w ← w − lr · dC_B/dw,    B all samples, one, or a mini-batch
@@ -113,15 +138,12 @@ def lesson(
         lr: the learning rate of all methods, in units of 1/x²; "auto" chooses one for each.
         epochs: passes over the data.
         batch_size: samples in a mini-batch; as many as there are, where these are fewer.
-        order, seed: see :class:`torchgd.plan.Plan`.
-        weight: the weight before training.
-        logdir: the folder of all runs; each method's run gets a folder of its own in it.
+        order, seed, weight: of the samples, and w before training; see :class:`torchgd.Plan`.
+        logdir: the folder of all runs.
+        overwrite: replace the runs of these names; else the new ones take the next numbers.
+        film: a .gif or .html file to write the descent to, see :func:`torchgd.animation.animate`.
         source: the words that name the data, for config.json.
-        say: called with each sentence to read before the runs.
-        progress: makes a progress bar from a total and a label, as a context.
-
-    Returns:
-        The method's name → its :class:`Part`.
+        say, progress: told each sentence before the runs; makes a progress bar from a total and a label.
 
     Raises:
         InputError: an argument is out of its range, or the data do not serve.
@@ -129,53 +151,69 @@ def lesson(
     Example:
         >>> import tempfile
         >>> from torchgd import lesson
-        >>> parts = lesson(epochs=1, logdir=tempfile.mkdtemp())
-        >>> {method: round(part.run.model.weight.item(), 6) for method, part in parts.items()}
+        >>> done = lesson(epochs=1, logdir=tempfile.mkdtemp())
+        >>> {method: round(part.run.model.weight.item(), 6) for method, part in done.parts.items()}
         {'gd': 1.093333, 'sgd': 1.260688, 'minibatch': 1.221}
-        >>> all(part.ok for part in parts.values())
+        >>> done.ok
         True
 
     Source: 《PyTorch深度学习实践》, lecture 3 (2020).
     """
+    check_ending(film)
     data = course() if data is None else data
-    samples, targets = data
-    words = dict(source or {"data": data.name})
-    parts = dict[str, Part]()
-    heard = [f"{len(samples)} samples: {data.x_label} → {data.y_label}"]
+    asked = Config(
+        lr=None if isinstance(lr, str) else lr,
+        order=order,
+        seed=seed,
+        method="sgd",
+        epochs=epochs,
+        weight=weight,
+        device=str(data.inputs.device),
+        dtype=str(data.inputs.dtype).removeprefix("torch."),
+        **(source or {"data": data.name}),
+    )
+    heard = [f"{len(data)} samples: {data.x_label} → {data.y_label}"]
+    configs = list(_each_method(asked, data, batch_size, heard))
 
     def announce() -> None:
         while heard:
             say(heard.pop(0))
 
+    parts, experiment = dict[str, Part](), experiment_name(data)
+    for config in configs:
+        with progress(epochs, METHODS[config.method].label) as on_epoch:
+            more: dict[str, Any] = {"overwrite": overwrite, "on_start": announce, "on_epoch": on_epoch}
+            done = run(config, data, logdir=Path(logdir), experiment=experiment, **more)
+        certificate = stability(data.x, data.y, config.rate, **config.sampling)
+        parts[config.method] = Part(config, done, certificate, witness(config, data.x, data.y))
+    folder = new_folder(Path(logdir), experiment, "lesson", overwrite=overwrite)
+    write_config(folder, {**asked.settings, "method": "lesson", "batch_size": batch_size})
+    return Lesson(parts, _pictures(parts, data, folder, film))
+
+
+def _each_method(asked: Config, data: Dataset, batch_size: int, heard: list[str]) -> Iterator[Config]:
+    """What is asked, with each method in turn, its rate and its engine; why it has this rate is heard."""
     for method, kind in METHODS.items():
-        plan, why = with_lr(
-            Plan(
-                method=method,
-                batch_size=min(batch_size, len(samples)) if kind.samples == "some" else None,
-                order=order,
-                seed=seed,
-                lr=None if isinstance(lr, str) else lr,
-            ),
-            samples,
-            targets,
-            epochs,
-        )
+        size = min(batch_size, len(data)) if kind.samples == "some" else None
+        config, why = with_lr(replace(asked, method=method, batch_size=size), data.x, data.y, asked.epochs)
         heard += [f"{kind.label}: {why}"] if why else []
-        place: dict[str, Any] = {"device": str(samples.device), "dtype": str(samples.dtype).split(".")[1]}
-        config = Config(**asdict(plan), **words, **place, epochs=epochs, weight=weight)
-        config = with_engine(config, data)
-        with progress(epochs, kind.label) as on_epoch:
-            done = run(
-                config,
-                data,
-                logdir=Path(logdir),
-                experiment=experiment_name(data),
-                on_start=announce,
-                on_epoch=on_epoch,
-            )
-        certificate = stability(samples, targets, plan.lr, **plan.sampling)
-        parts[method] = Part(config, done, certificate, witness(config, samples, targets))
-    return parts
+        yield with_engine(config, data)
+
+
+def _pictures(parts: Mapping[str, Part], data: Dataset, folder: Path, film: Path | None) -> Path:
+    """Draw the pictures that compare the methods, and the film; returns the folder."""
+    histories = {method: part.run.history for method, part in parts.items()}
+    rates = {method: part.config.rate for method, part in parts.items()}
+    title = f"{data.name}, {next(iter(parts.values())).config.epochs} epochs"
+    moments = Moments.of(data.blocks())
+    for name, figure in (
+        ("parabola", parabola(histories, moments, title=title, rates=rates)),
+        ("cost", cost_curve(histories, title=title, rates=rates)),
+    ):
+        write_whole(folder / f"{name}.png", to_png(figure)[0])
+    if film is not None:
+        animate(film, histories, moments, title=data.name)
+    return folder
 
 
 def witness(config: Config, x: Tensor, y: Tensor) -> Witness:

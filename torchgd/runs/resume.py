@@ -24,7 +24,7 @@ from torchgd.errors import InputError
 from torchgd.history import COLUMNS, History
 from torchgd.runs import checkpoint
 from torchgd.runs.checkpoint import Checkpoint
-from torchgd.runs.runlog import check_name
+from torchgd.runs.folders import check_name
 from torchgd.training import Place
 
 STRETCHES, STRETCH = 64, 2**18  # of samples that count for the checksum: up to 16.7 million it is all of them

@@ -26,9 +26,10 @@ from torchgd.moments import Moments
 from torchgd.optim import GradientDescent
 from torchgd.plan import Plan
 from torchgd.runs.checkpoint import Checkpoint
+from torchgd.runs.folders import new_folder
 from torchgd.runs.keeper import Keeper
 from torchgd.runs.resume import CHECKPOINT, GO_ON, counted_on, find_run, fingerprint, past_of, writing
-from torchgd.runs.runlog import RunLog, new_folder, write_config
+from torchgd.runs.runlog import RunLog, write_config
 from torchgd.training import MOST_UPDATES_RECORDED, Place, train
 
 
@@ -71,6 +72,7 @@ def run(
     name: str | None = None,
     resume: bool = False,
     override: Sequence[str] = (),
+    overwrite: bool = False,
     on_start: Callable[[], None] = lambda: None,
     on_epoch: Callable[[int], None] = lambda epochs: None,
     read: Epoch | None = None,
@@ -83,6 +85,7 @@ def run(
         logdir, experiment, name: where to; the name is the method's if not given.
         resume: go on with the run of this name from its last checkpoint; a run that has ended is only read.
         override: the settings in which a resumed run may differ from what it was.
+        overwrite: remove the run of this name first; else the new one takes the next free number.
         on_start: called once, when nothing that the input can be at fault for is left to go wrong.
         on_epoch: called now and then with the number of epochs done, for a progress bar.
         read: what :func:`read_in_order` gave, if it was called before.
@@ -108,7 +111,7 @@ def run(
     if resume:
         folder = find_run(logdir, experiment, config.method, name)
     else:
-        folder = new_folder(logdir, experiment, config.method if name is None else name)
+        folder = new_folder(logdir, experiment, name or config.method, overwrite=overwrite)
     with writing(folder):
         past = past_of(folder, settings, override) if resume else None
         if past is not None:

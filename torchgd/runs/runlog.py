@@ -1,8 +1,9 @@
 """One run's folder: its TensorBoard event file, config.json, history.csv and pictures.
 
 ``runs/<experiment>/<run>/``. This is the only module that writes TensorBoard events. Tags:
-``epoch/cost`` and ``epoch/weight`` over epochs; ``update/loss`` (before the update), ``update/gradient``
-and ``update/weight`` over samples seen, so that the curves of different methods share an axis;
+``epoch/cost``, ``epoch/log10_cost`` (where the cost is above 0) and ``epoch/weight`` over epochs;
+``update/loss`` (before the update), ``update/gradient`` and ``update/weight`` over samples seen, so that
+the curves of different methods share an axis;
 ``picture/parabola`` and ``picture/cost``, which TensorBoard lists after the curves over epochs. The
 hyperparameters stand in the same event file: a run is one row in the HPARAMS tab and no second run.
 """
@@ -21,50 +22,13 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
-from torchgd.errors import InputError
 from torchgd.history import COLUMNS, History
 from torchgd.runs.atomic import write_whole
 from torchgd.runs.eventfile import EventFile
+from torchgd.runs.folders import new_folder
 
 SCHEMA = 1  # of config.json: a field keeps its name and meaning as long as this stays
 MOST_POINTS = 1000  # TensorBoard shows no more of a curve
-_FORBIDDEN = '<>:"/\\|?*'  # in the name of a file on Windows
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
-
-
-def new_folder(logdir: Path, experiment: str, name: str) -> Path:
-    """Make the folder of a new run: ``name``, or the next free of ``name-2``, ``name-3``, …
-
-    Raises:
-        InputError: a name that is no file name on some system, or a folder that can't be written.
-    """
-    for part in (experiment, name):
-        check_name(part)
-    number = 1
-    while True:
-        folder = logdir / experiment / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not (logdir / experiment).is_dir():
-                raise InputError(
-                    f"{logdir / experiment}: a file is in the way; give another --logdir"
-                ) from None
-            number += 1
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({error.strerror}); give another --logdir") from None
-        else:
-            return folder
-
-
-def check_name(name: str) -> None:
-    """Refuse a run's name that is no folder name on Windows, or that leaves its parent folder."""
-    bad = [c for c in name if c in _FORBIDDEN or ord(c) < 32]
-    if bad:
-        raise InputError(f"the name {name!r} holds {bad[0]!r}; use letters, digits, '-', '_' and '.'")
-    reserved = name.split(".")[0].lower() in _RESERVED
-    if not name or reserved or name != name.strip(" .") or len(name) > 100:
-        raise InputError(f"the name {name!r} is no folder name on every system; use e.g. 'sgd-1'")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -146,6 +110,8 @@ class RunLog:
             curves = {c.tag: getattr(part, name) for name, c in COLUMNS.items() if c.axis == axis and c.tag}
             for i in self._thinned(axis, numbers):
                 values = [_named(tag, column[i]) for tag, column in curves.items()]
+                if axis == "epoch" and part.cost[i] > 0:  # on it one diverged run does not flatten the others
+                    values.append({"epoch/log10_cost": part.cost[i].double().log10()})
                 self._events.add(int(steps[i]), _scalars(dict(ChainMap(*values))))
         self._events.flush()
 
@@ -185,6 +151,8 @@ def write_runs(
     histories: Mapping[str, History],
     config: Mapping[str, Any],
     picture: tuple[bytes, int, int] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> dict[str, Path]:
     """Write runs that have ended as one experiment, and its picture into the first of them.
 
@@ -193,13 +161,14 @@ def write_runs(
         histories: the run's name → its history.
         config: what they have in common; config.json adds the run's name.
         picture: a PNG, its width and its height.
+        overwrite: as for :func:`.folders.new_folder`.
 
     Returns:
         The run's name → its folder.
     """
     folders = dict[str, Path]()
     for name, history in histories.items():
-        folders[name] = new_folder(logdir, experiment, name)
+        folders[name] = new_folder(logdir, experiment, name, overwrite=overwrite)
         write_config(folders[name], {**config, "run": name})
         epochs, updates = int(history.epoch[-1]), int(history.update[-1])
         with RunLog(folders[name], {"run": name}, epochs=epochs, updates=updates) as log:
