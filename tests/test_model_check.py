@@ -263,15 +263,9 @@ def test_a_model_that_cannot_take_one_sample() -> None:
 
 BAD_INPUT: list[tuple[nn.Module, Any, Any, str]] = [
     (nn.Dropout(), X, Y, "the model has no parameter that requires a gradient; give one that has"),
-    (
-        nn.Sequential(nn.Linear(1, 1), nn.Dropout()),
-        X,
-        Y,
-        "two calls of the model give two gradients, as drop",
-    ),
     (nn.Linear(2, 1), X, Y, "the model or its loss raised RuntimeError: "),
-    (nn.Linear(1, 1), X, Y[:2], "x and y must be tensors with a row for each sample; give as many rows of x"),
-    (nn.Linear(1, 1), [1.0], [2.0], "x and y must be tensors with a row for each sample"),
+    (nn.Linear(1, 1), X, Y[:2], "x has 3 samples and y has 2; give one y for each x"),
+    (nn.Linear(1, 1), 1.0, 2.0, "x has shape () and y has shape (); give both (n, …)"),
 ]
 
 

@@ -100,6 +100,23 @@ def check_vectors(x: object, y: object, where: str = "") -> None:
         raise InputError(f"{where}x has shape {tuple(x.shape)} and y has shape {tuple(y.shape)}; {mend}")
 
 
+_ELEMENTWISE = {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits"}
+_ELEMENTWISE |= {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCEWithLogitsLoss"}
+
+
+def loss_name(loss_fn: object) -> str:
+    """The name of a function, a module or a partial function."""
+    loss_fn = getattr(loss_fn, "func", loss_fn)
+    return getattr(loss_fn, "__name__", type(loss_fn).__name__)
+
+
+def check_prediction(prediction: Tensor, target: Tensor, loss_fn: object) -> None:
+    """Refuse what a loss of torch would broadcast: (n, 1) against (n,) makes an (n, n) table of losses."""
+    if loss_name(loss_fn) in _ELEMENTWISE and prediction.shape != target.shape:
+        shapes = f"{tuple(prediction.shape)} and the target {tuple(target.shape)}"
+        raise InputError(f"the prediction has shape {shapes}; give both the same")
+
+
 def check_finite(values: Tensor, name: str, first: int = 0) -> None:
     """Refuse NaN and infinity, by the index of the first of them; values[0] is the sample of index ``first``.
 

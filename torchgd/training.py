@@ -21,7 +21,7 @@ from torchgd.moments import Moments
 from torchgd.recorder import Recorder
 from torchgd.samples import Numbers, rows
 from torchgd.settling import far_from_best, settling_of
-from torchgd.update import GradientFunction, LossFunction, Update, equal_shapes_mse, is_right, update_of
+from torchgd.update import GradientFunction, LossFunction, Update, is_right, of_equal_shapes, update_of
 
 UPDATES_A_LOOK = 100  # the host looks at the device's numbers once in as many updates
 SECONDS_A_REPORT = 0.25
@@ -98,7 +98,7 @@ def train(
             raise InputError(f"{name} is {number!r}; give a whole number, 1 or more")
     batches = _batches(optimizer, len(x), batches)
     squared = loss_fn is mse_loss
-    loss_fn = equal_shapes_mse if squared else loss_fn
+    loss_fn = of_equal_shapes(loss_fn)
     first = slice(batches.batch_size)
     update = update_of(model, optimizer, gradient, loss_fn, x[first], y[first])
     right = is_right(gradient, model, x, y) if check and callable(gradient) else not callable(gradient)

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 
 from torchgd import gradient as by_hand
 from torchgd.errors import InputError
 from torchgd.model import LinearModel
+from torchgd.samples import check_prediction, loss_name
 
 SAMPLES_CHECKED = 1000
 
@@ -39,7 +39,7 @@ def update_of(
         raise InputError("a gradient by hand is for LinearModel; for another module give gradient='autograd'")
     if isinstance(gradient, str) and gradient != "hand":
         raise InputError(f"gradient is {gradient!r}; give 'autograd', 'hand' or a function f(w, x, y)")
-    if gradient == "hand" and loss_fn not in (mse_loss, equal_shapes_mse):
+    if gradient == "hand" and loss_name(loss_fn) != "mse_loss":
         raise InputError("the gradient by hand is that of mse_loss; leave out loss_fn, or give 'autograd'")
     function: GradientFunction = by_hand.gradient if isinstance(gradient, str) else gradient
     weight = model.weight
@@ -90,12 +90,15 @@ def _by_autograd(model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction) 
     return update
 
 
-def equal_shapes_mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """The mean squared error, refused where it would broadcast: (n, 1) against (n,) makes an (n, n) loss."""
-    if prediction.shape != target.shape:
-        shapes = f"{tuple(prediction.shape)} and the target {tuple(target.shape)}"
-        raise InputError(f"the prediction has shape {shapes}; give both the same")
-    return mse_loss(prediction, target)
+def of_equal_shapes(loss_fn: LossFunction) -> LossFunction:
+    """The loss, refused where it would broadcast: (n, 1) against (n,) makes an (n, n) loss."""
+
+    def loss(prediction: Tensor, target: Tensor) -> Tensor:
+        check_prediction(prediction, target, loss_fn)
+        return loss_fn(prediction, target)
+
+    loss.__name__ = loss_name(loss_fn)
+    return loss
 
 
 def is_right(gradient: GradientFunction, model: nn.Module, x: Tensor, y: Tensor) -> bool:

@@ -76,8 +76,9 @@ def gather(subject: Subject) -> Answers | Diagnosis:
         message = f"It changes {changed} in place, so that the next call sees other numbers. Work on a copy."
         return Diagnosis(Cause.mutates_input, message)
     several = [(p, answer.values) for p, answer in calls if p.n > 1 and answer.values is not None]
+    several = several or [(p, answer.values) for p, answer in calls if answer.values is not None]
     if not several:
-        return next(answer.failure for point, answer in calls if point.n > 1 and answer.failure)
+        return next(answer.failure for point, answer in calls[::-1] if answer.failure)
     first, values = several[0]
     each = all(values[name].shape == (first.n, *d.value.shape) for name, d in first.due(False).items())
     for point, values in several:

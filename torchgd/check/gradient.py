@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from torchgd.check.calling import GradientFunction
@@ -76,6 +77,8 @@ def check_gradient(
     if reduction not in ("mean", "sum"):
         raise InputError(f"reduction is {reduction!r}; give 'mean' or 'sum'")
     summed = reduction == "sum"
+    if model is None and (columns := _columns(x)) > 1:
+        model = _Theta(columns, as_tensor(y, "y").dim(), w)
     if model is not None:
         return examine(
             ModelGradient(f, name, model_points(model, loss_fn, x, y, seed, summed), summed), per_sample
@@ -87,6 +90,27 @@ def check_gradient(
         x, y = x[::stride], y[::stride]
     probes = [*own_probes(seed), *your_probes(*_data(w, x, y), seed)]
     return examine(WeightGradient(f, name, names, probes, x, summed, note, n), per_sample)
+
+
+class _Theta(nn.Module):
+    """y = x θ with a vector of weights, for a function f(theta, x, y)."""
+
+    def __init__(self, columns: int, dim: int, start: Any) -> None:
+        super().__init__()
+        theta = torch.as_tensor(start, dtype=torch.float64).flatten()
+        theta = theta if len(theta) == columns else torch.ones(columns, dtype=torch.float64)
+        self.theta = nn.Parameter(theta.reshape(columns, *[1] * (dim - 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.theta
+
+
+def _columns(x: Any) -> int:
+    """The number of columns of x; 0 where it is no table."""
+    shape = tuple(x.shape) if hasattr(x, "shape") else ()
+    if not shape and isinstance(x, list | tuple) and x and isinstance(x[0], list | tuple):
+        shape = (len(x), len(x[0]))
+    return shape[1] if len(shape) == 2 else 0
 
 
 def _data(w: Any, x: Any, y: Any) -> tuple[float, Tensor, Tensor]:

@@ -13,15 +13,18 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from torchgd.check.calling import as_tensor, raised
+from torchgd.check.calling import raised
 from torchgd.check.gather import Answers
+from torchgd.check.hand_in import hand_ins
 from torchgd.check.mistakes import Cause
-from torchgd.check.model_points import LossFunction, ModelPoint
+from torchgd.check.model_points import Exact, LossFunction, ModelPoint, seeded
 from torchgd.check.report import Diagnosis
 from torchgd.check.subject import Answer, Candidate, Subject
+from torchgd.errors import InputError
+from torchgd.samples import loss_name
 
 _OTHER_LOSSES: tuple[tuple[str, LossFunction], ...] = (
     ("the absolute error (l1_loss)", functional.l1_loss),
@@ -42,42 +45,56 @@ _PARTS = (
 class ModelGradient(Subject):
     """f, which gives a dict of gradients with the names of the parameters."""
 
-    form = "a dict of tensors"
-
     def __init__(
         self, f: Callable[..., Any], function: str, points: Sequence[ModelPoint], summed: bool
     ) -> None:
         self.f, self.function, self.points, self.summed = f, function, points, summed
-        loss_fn = points[0].loss_fn
-        self.squared = loss_fn is functional.mse_loss or isinstance(loss_fn, nn.MSELoss)
+        point = points[-1]
+        self.squared = loss_name(point.loss_fn).lower().replace("_", "") == "mseloss"
+        self.ways = hand_ins(f, function, point.model)
+        self.way = self.ways[0]
+
+    def prepare(self) -> Diagnosis | None:
+        failures = []
+        for way in self.ways:
+            self.way = way
+            failure = self.call(self.points[-1]).failure
+            if failure is None:
+                break
+            failures.append(failure)
+        else:
+            detached = [failure for failure in failures if failure.cause is Cause.detached]
+            return [*detached, failures[0]][0]
+        if self.points[-1].seed is not None and not self._draws(self.points[-1]):
+            raise InputError(
+                "two calls of the model give two gradients, as dropout does; call model.eval() first"
+            )
+        self.form = self.way.name
+        return None
+
+    def _draws(self, point: ModelPoint) -> bool:
+        """Whether f draws random numbers, as the model does."""
+        with seeded(0):
+            before = torch.random.get_rng_state()
+            self.f(*self.way.give({**point.frozen, **point.parameters}, point.x, point.y)[0])
+            return not torch.equal(before, torch.random.get_rng_state())
 
     def call(self, point: ModelPoint) -> Answer:
-        parameters = {name: p.clone() for name, p in point.parameters.items()}
-        x, y = point.x.clone(), point.y.clone()
+        order = [name for name, _ in point.model.named_parameters()]
+        every = {**point.frozen, **point.parameters}
+        arguments, leaves = self.way.give({name: every[name] for name in order}, point.x, point.y)
         try:
-            with torch.enable_grad():
-                raw = self.f(parameters, x, y)
+            with torch.enable_grad(), seeded(point.seed), Exact():
+                raw = self.f(*arguments)
         except (Exception, SystemExit) as error:
             return Answer(failure=raised(self.f, error))
-        now, was = {**parameters, "x": x, "y": y}, {**point.parameters, "x": point.x, "y": point.y}
-        changed = " and ".join(name for name, value in was.items() if not torch.equal(now[name], value))
-        if not isinstance(raw, Mapping):
-            kind = "None: a return is missing" if raw is None else f"a {type(raw).__name__}"
-            message = f"It returned {kind}; a dict from the parameters' names is due."
-            return Answer(failure=Diagnosis(Cause.wrong_dtype, message), changed=changed)
-        if set(raw) != set(point.parameters):
-            message = (
-                f"It gives gradients for {', '.join(map(str, raw))}; due are {', '.join(point.parameters)}."
-            )
-            return Answer(failure=Diagnosis(Cause.wrong_shape, message), changed=changed)
-        values = {}
-        for name in point.parameters:
-            with suppress(TypeError, ValueError, RuntimeError):
-                values[name] = as_tensor(raw[name])
-                continue
-            cause = Cause.detached if raw[name] is None else Cause.wrong_dtype
-            kind = "None" if raw[name] is None else f"a {type(raw[name]).__name__}"
-            return Answer(failure=Diagnosis(cause, f"It gives {name} {kind} for a gradient."))
+        now = dict(zip(self.way.names, map(torch.as_tensor, leaves), strict=True))
+        now |= {"x": torch.as_tensor(arguments[-2]), "y": torch.as_tensor(arguments[-1])}
+        was = {**every, "x": point.x, "y": point.y}
+        changed = " and ".join(name for name, value in now.items() if not torch.equal(value, was[name]))
+        values = self.way.take(raw, leaves, list(point.parameters))
+        if isinstance(values, Diagnosis):
+            return Answer(failure=values, changed=changed)
         dtypes = frozenset(value.dtype for value in values.values())
         return Answer({name: value.double() for name, value in values.items()}, dtypes, changed=changed)
 
@@ -91,6 +108,9 @@ class ModelGradient(Subject):
         message = "The input of its factor is missing: this is the derivative by the prediction alone."
         shape = answers.points[0].point.parameters[name].shape
         yield [Candidate(Cause.missing_input, message, lambda p: p.by_prediction.expand(shape))]
+        if len(shape) == 2 and shape[0] == shape[1] > 1:
+            message = "It is the right gradient, but transposed."
+            yield [Candidate(Cause.wrong_shape, message, lambda p: p.right[name].mT)]
         for other in answers.names:
             if other != name and answers.points[0].point.parameters[other].shape == shape:
                 message = f"This is the gradient of {other}."
@@ -126,7 +146,9 @@ def _of_other(other: str, point: ModelPoint) -> Tensor:
 
 
 def _of_part(part: slice, name: str, point: ModelPoint) -> Tensor:
-    return point.gradients(point.x[part], point.y[part])[name]
+    with suppress(RuntimeError, ValueError, IndexError):  # a batch norm takes no single sample
+        return point.gradients(point.x[part], point.y[part])[name]
+    return torch.full_like(point.right[name], torch.nan)
 
 
 def _of_loss(loss_fn: LossFunction, name: str, point: ModelPoint) -> Tensor:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from torchgd.check.probes import YOUR_DATA
+from torchgd.check.signature import positional
 from torchgd.check.subject import Due, Point
+from torchgd.check.targets import others
 from torchgd.errors import InputError
+from torchgd.samples import check_prediction, rows
 
 Parameters = dict[str, Tensor]
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[..., Tensor]
 _COUNTS = (5, 2, 1, 3, 4, 7)  # drawn from the user's samples; the first two fix how an answer grows with N
 _MANY = 32
 _STEP = 2.0**-20  # of the relative change by which rounding is measured
+_FEW = 4  # usable points; with fewer, all samples are tried at more parameters
 
 
 @dataclass(frozen=True)
@@ -31,16 +37,25 @@ class ModelPoint(Point):
 
     data: str
     model: nn.Module
-    loss_fn: LossFunction
-    parameters: Parameters
+    loss_fn: LossFunction  # of (prediction, y), and of all parameters where it takes three arguments
+    parameters: Parameters  # those that require a gradient
     x: Tensor
     y: Tensor
-    largest: dict[str, float]  # of each gradient, at any point: filled when all points are known
+    frozen: Parameters  # the others
+    usual: dict[
+        str, float
+    ]  # the size of each gradient: its median over the points, filled when all are known
+    seed: int | None  # of a model that is random
 
     def loss(
         self, parameters: Parameters, x: Tensor, y: Tensor, loss_fn: LossFunction | None = None
     ) -> Tensor:
-        return (loss_fn or self.loss_fn)(functional_call(self.model, parameters, (x,)), y)
+        loss_fn = loss_fn or self.loss_fn
+        with seeded(self.seed):
+            prediction = functional_call(self.model, parameters, (x,))
+        check_prediction(prediction, y, loss_fn)
+        more = [{**self.frozen, **parameters}] if takes_parameters(loss_fn) else []
+        return loss_fn(prediction, y, *more)
 
     def gradients(
         self, x: Tensor, y: Tensor, grow: float = 1.0, loss_fn: LossFunction | None = None
@@ -48,11 +63,14 @@ class ModelPoint(Point):
         """By autograd, on this batch, at the parameters times ``grow``; NaN on an empty batch."""
         if len(x) == 0:
             return {name: torch.full_like(p, torch.nan) for name, p in self.parameters.items()}
-        with torch.enable_grad():
+        with torch.enable_grad(), Exact():
             leaves = {name: (grow * p).requires_grad_() for name, p in self.parameters.items()}
-            found = torch.autograd.grad(
-                self.loss(leaves, x, y, loss_fn), list(leaves.values()), allow_unused=True
-            )
+            loss = self.loss(leaves, x, y, loss_fn)
+            if loss.shape != ():
+                raise InputError(
+                    f"the loss has shape {tuple(loss.shape)}; return one number, e.g. its mean()"
+                )
+            found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         pairs = zip(leaves.items(), found, strict=True)
         return {name: torch.zeros_like(p) if g is None else g.detach() for (name, p), g in pairs}
 
@@ -73,35 +91,42 @@ class ModelPoint(Point):
     @cached_property
     def by_prediction(self) -> Tensor:
         """The derivative of the loss by the predictions, summed; NaN where a sample has several."""
-        prediction: Tensor = functional_call(self.model, self.parameters, (self.x,)).detach().requires_grad_()
-        if prediction.numel() != self.n:
+        with seeded(self.seed):
+            prediction: Tensor = functional_call(self.model, self.parameters, (self.x,)).detach()
+        if prediction.numel() != self.n or takes_parameters(self.loss_fn):
             return torch.tensor(torch.nan, dtype=torch.float64)
         with torch.enable_grad():
+            prediction.requires_grad_()
             return torch.autograd.grad(self.loss_fn(prediction, self.y), prediction)[0].sum()
 
     def due(self, each: bool) -> dict[str, Due]:
+        """What is right; inside a network more is rounded than the gradient shows, as 1 − p with p near 1.
+
+        So its scale has the usual size of this gradient and the largest of any gradient here as well.
+        """
         size = self.n if each else 1
+        largest = max(float(g.abs().max()) for g in self.right.values() if g.numel())
         return {
-            name: Due(right, torch.full_like(right, self.scale[name] + self.largest[name] * size))
+            name: Due(right, torch.full_like(right, self.scale[name] + (self.usual[name] + largest) * size))
             for name, right in (self.right_each if each else self.right).items()
         }
 
     @cached_property
     def scale(self) -> dict[str, float]:
-        """How much each gradient moves when parameters, x or y move, a unit of relative change each.
-
-        Inside a network rounding may be larger, as in 1 − p with p near 1: ``due`` adds the largest gradient.
-        """
-        move = 1 + _STEP * torch.cos(torch.arange(1.0, self.n + 1, dtype=torch.float64))
+        """How much each gradient moves when parameters, x or y move, a unit of relative change each."""
+        move = _STEP * torch.cos(torch.arange(1.0, self.n + 1, dtype=torch.float64))
         moved = [self.gradients(self.x, self.y, grow=1 + _STEP)]
         for of_x, values in ((True, self.x), (False, self.y)):
             if values.is_floating_point():
-                other = values * move.reshape(-1, *[1] * (values.dim() - 1))
+                # targets become smaller: no larger one than 1 may be allowed
+                steps = (move if of_x else -move.abs()).reshape(-1, *[1] * (values.dim() - 1))
+                other = values * (1 + steps)
                 moved.append(self.gradients(*((other, self.y) if of_x else (self.x, other))))
         width = max(max(p.shape, default=1) for p in self.parameters.values())
         return {
             name: (1 + width) * float(g.abs().max() + sum((m[name] - g).abs().max() for m in moved) / _STEP)
             for name, g in self.right.items()
+            if g.numel()
         }
 
     def references(self, name: str, index: tuple[int, ...], each: bool) -> tuple[float, float]:
@@ -119,41 +144,95 @@ class ModelPoint(Point):
 
 
 def model_points(
-    model: nn.Module, loss_fn: LossFunction | None, x: Tensor, y: Tensor, seed: int, summed: bool = False
+    model: nn.Module, loss_fn: LossFunction | None, x: Any, y: Any, seed: int, summed: bool = False
 ) -> list[ModelPoint]:
     """The module as it is and moved at random, on draws from the samples of several N, then on all."""
     loss_fn = _reduced(loss_fn or functional.mse_loss, summed)
-    tensors = isinstance(x, Tensor) and isinstance(y, Tensor)
-    if not (tensors and min(x.dim(), y.dim()) > 0 and len(x) == len(y) > 0):
-        raise InputError("x and y must be tensors with a row for each sample; give as many rows of x as of y")
     twin = copy.deepcopy(model).double().cpu()
-    x, y = (t.detach().cpu().double() if t.is_floating_point() else t.detach().cpu() for t in (x, y))
+    x, y = (t.cpu().double() if t.is_floating_point() else t.cpu() for t in rows(x, y))
     start = {name: p.detach() for name, p in twin.named_parameters() if p.requires_grad}
+    frozen = {name: p.detach() for name, p in twin.named_parameters() if not p.requires_grad}
     if not start:
         raise InputError("the model has no parameter that requires a gradient; give one that has")
     generator = torch.Generator().manual_seed(seed)
+    usual: dict[str, float] = {}
+    point = partial(ModelPoint, model=twin, loss_fn=loss_fn, frozen=frozen, usual=usual)
+    yours = point(YOUR_DATA, parameters=start, x=x, y=y, seed=None)
+    if _is_random(yours):
+        point = partial(point, seed=seed)
+        yours = replace(yours, seed=seed)
+    else:
+        point = partial(point, seed=None)
 
-    def moved(size: float) -> Parameters:
-        return {
-            name: p
-            + size
-            * (p.square().mean().sqrt() + 0.5)
-            * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            for name, p in start.items()
-        }
+    def moved(size: float, batch_x: Tensor, batch_y: Tensor, data: str) -> list[ModelPoint]:
+        """A point with the parameters moved by this much, or by less where the loss is not finite there."""
+        for scale in (size, size / 5, size / 25):
+            parameters = {
+                name: p + scale * (p.square().mean().sqrt() + 0.5) * _randn(p, generator)
+                for name, p in start.items()
+            }
+            found: ModelPoint = point(data, parameters=parameters, x=batch_x, y=batch_y)
+            if _finite(found):
+                return [found]
+        return []
 
-    batches = [torch.randint(len(x), (count,), generator=generator) for count in _COUNTS]
     points: list[ModelPoint] = []
-    largest: dict[str, float] = {}
-    for batch_x, batch_y in ((x[drawn], _noisy(y[drawn], generator)) for drawn in batches):
-        points += [
-            ModelPoint("drawn", twin, loss_fn, moved(size), batch_x, batch_y, largest) for size in (0.5, 5.0)
-        ]
-    points.append(ModelPoint("moved", twin, loss_fn, moved(0.5), x, y, largest))
-    points.append(ModelPoint(YOUR_DATA, twin, loss_fn, start, x, y, largest))
-    points = [point for point in points if _usable(point)]
-    largest.update({name: max(float(point.right[name].abs().max()) for point in points) for name in start})
+    every = torch.arange(len(x))
+    for drawn in (torch.randint(len(x), (count,), generator=generator) for count in _COUNTS):
+        batch = x[drawn], others(y, drawn, loss_fn, generator)
+        points += [found for size in (0.5, 5.0) for found in moved(size, *batch, "drawn")]
+    if not any(found.n > 1 for found in points):  # a loss for these samples only broadcasts one of them
+        points = []
+    if len(points) < _FEW:
+        for size in (0.1, 0.3, 1.0, 2.0):
+            points += moved(size, x, others(y, every, loss_fn, generator), "moved")
+    points += moved(0.5, x, y, "moved")
+    if not all(bool(g.isfinite().all()) for g in yours.right.values()):
+        raise InputError(
+            "the loss or its gradient is NaN or infinite at your data; try other data or weights"
+        )
+    points.append(yours)
+    for name in start:
+        sizes = torch.tensor(
+            [float(p.right[name].abs().max()) if p.right[name].numel() else 0.0 for p in points]
+        )
+        usual[name] = float(sizes.median())
     return points
+
+
+def _randn(p: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(p.shape, generator=generator, dtype=p.dtype)
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """The same random numbers each time, where a seed is given; those of others stay as they were."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+class Exact(TorchFunctionMode):
+    """softplus without its threshold: above 20 its own derivative is 1, which is wrong by 2e-9."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.softplus and len(args) < 3:
+            kwargs = {**kwargs, "threshold": max(40.0, kwargs.get("threshold", 20.0))}
+        return func(*args, **kwargs)
+
+
+def takes_parameters(loss_fn: LossFunction) -> bool:
+    """Whether a loss is a function of (prediction, y, parameters)."""
+    if getattr(loss_fn, "__module__", "").startswith("torch.nn"):
+        return False
+    try:
+        return len(positional(inspect.signature(loss_fn))[1]) >= 3
+    except (TypeError, ValueError):
+        return False
 
 
 def _reduced(loss_fn: LossFunction, summed: bool) -> LossFunction:
@@ -166,29 +245,32 @@ def _reduced(loss_fn: LossFunction, summed: bool) -> LossFunction:
         return twin
     with suppress(TypeError, ValueError):  # a builtin has no signature
         if "reduction" in inspect.signature(loss_fn).parameters:
-            return partial(loss_fn, reduction="sum")  # type: ignore[call-arg]
+            return partial(loss_fn, reduction="sum")
+    if takes_parameters(loss_fn):
+        return lambda prediction, y, parameters: loss_fn(prediction, y, parameters) * len(y)
     return lambda prediction, y: loss_fn(prediction, y) * len(y)
 
 
-def _noisy(y: Tensor, generator: torch.Generator) -> Tensor:
-    """Residuals of both signs, so that a sign and a size can be told apart; labels stay as they are."""
-    if not y.is_floating_point():
-        return y
-    return y + (y.abs().max() + 0.5) * torch.randn(y.shape, generator=generator, dtype=y.dtype)
+def _is_random(point: ModelPoint) -> bool:
+    """Whether two calls of the model give two gradients, as dropout does.
 
-
-def _usable(point: ModelPoint) -> bool:
-    """Whether the module gives one finite gradient there; some cannot take a single sample."""
+    Raises:
+        InputError: it cannot be called with these data.
+    """
     try:
         again = point.gradients(point.x, point.y)
+    except InputError:
+        raise
     except Exception as error:
-        if point.n == 1:
-            return False
         raise InputError(
             f"the model or its loss raised {type(error).__name__}: {error}; try model(x) first"
         ) from None
-    if any(not torch.equal(again[name], g) for name, g in point.right.items()):
-        raise InputError(
-            "two calls of the model give two gradients, as dropout does; call model.eval() first"
-        )
-    return all(bool(g.isfinite().all()) for g in again.values())
+    return any(not torch.equal(again[name].nan_to_num(), g.nan_to_num()) for name, g in point.right.items())
+
+
+def _finite(point: ModelPoint) -> bool:
+    """Whether there is a finite gradient: some modules take no single sample, some losses only all."""
+    try:
+        return all(bool(g.isfinite().all()) for g in point.right.values())
+    except Exception:
+        return False
