@@ -8,17 +8,27 @@ Source: https://docs.pytorch.org/docs/stable/optim.html (2025).
 
 from __future__ import annotations
 
-import dis
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from torch.optim import Optimizer
 
-from torchgd.compare import clauses
-from torchgd.compare.scenario import BrokenError, Factory, NotApplicableError, parameter
+from torchgd.compare.clauses import gradients, options, precision, state, steps, surroundings, tensors
+from torchgd.compare.clauses.clause import Clause, Severity
+from torchgd.compare.isolation import OutOfTimeError, alone, limited
+from torchgd.compare.refusal import deliberate, words_of
+from torchgd.compare.scenario import BrokenError, CrashError, Factory, NotApplicableError, parameter
+from torchgd.compare.subject import Subject, examine_ways, with_options
 from torchgd.errors import InputError
+
+CONTRACT = tuple(
+    value
+    for module in (steps, gradients, options, state, tensors, precision, surroundings)
+    for value in vars(module).values()
+    if isinstance(value, Clause)
+)
 
 
 class Outcome(str, Enum):
@@ -29,56 +39,56 @@ class Outcome(str, Enum):
     not_applicable = "not applicable"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Finding:
-    """What one clause of the contract came to: its name, the outcome, and the evidence in words."""
+    """What one clause of the contract came to; false where it failed, and its `str` says it in a sentence.
+
+    Attributes:
+        name: the clause.
+        outcome: passed, failed or not applicable.
+        evidence: in words, with the numbers.
+        severity: the harm that it does when it fails.
+    """
 
     name: str
     outcome: Outcome
     evidence: str
+    severity: Severity = Severity.silent
+
+    @property
+    def ok(self) -> bool:
+        """Whether the clause has not failed."""
+        return self.outcome is not Outcome.failed
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __repr__(self) -> str:
+        return f"Finding({self.name}: {self.outcome.value})"
+
+    def __str__(self) -> str:
+        harm = f" ({self.severity.value})" if not self.ok else ""
+        return f"{self.name}: {self.outcome.value}{harm}: {self.evidence}"
 
 
-@dataclass(frozen=True)
-class Clause:
-    """One clause: its check returns the evidence or raises, maybe because one in `explained_by` does."""
-
-    name: str
-    check: Callable[[Factory], str]
-    explained_by: tuple[str, ...] = ("update",)
-    may_refuse: bool = False  # an optimizer may say in words that it does not support this
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """The failed ones first, the worst first; then the passed ones, then the ones not applicable."""
+    outcomes, harms = [Outcome.failed, Outcome.passed, Outcome.not_applicable], list(Severity)
+    return sorted(findings, key=lambda f: (outcomes.index(f.outcome), not f.ok or harms.index(f.severity)))
 
 
-CONTRACT = (
-    Clause("update", clauses.update, explained_by=(), may_refuse=True),
-    Clause("closure gradient", clauses.closure_gradient),
-    Clause("closure loss", clauses.closure_loss, ("update", "closure gradient")),
-    Clause(".grad untouched", clauses.grad_untouched),
-    Clause("None gradients", clauses.none_gradients),
-    Clause("sparse gradients", clauses.sparse_gradients, may_refuse=True),
-    Clause("param groups", clauses.param_groups, may_refuse=True),
-    Clause("state_dict", clauses.state_dict),
-    Clause("deepcopy and pickle", clauses.deepcopy_and_pickle, ("update", "state_dict")),
-    Clause("schedulers", clauses.schedulers),
-    Clause("maximize", clauses.maximize),
-    Clause("foreach", clauses.foreach, may_refuse=True),
-    Clause("hooks", clauses.hooks),
-    Clause("lr refused", clauses.lr_refused, explained_by=()),
-    Clause("frozen parameters", clauses.frozen_parameters, ("update", "None gradients")),
-    Clause("complex", clauses.complex_parameters, may_refuse=True),
-    Clause("non-contiguous", clauses.non_contiguous),
-    Clause("add_param_group", clauses.add_param_group, ("update", "param groups"), may_refuse=True),
-    Clause("lr as tensor", clauses.lr_as_tensor, may_refuse=True),
-    Clause("torch.compile", clauses.compiled),
-)
-
-
-def check_optimizer(factory: Factory) -> list[Finding]:
+def check_optimizer(
+    factory: Factory, *, seconds: float = 60.0, on_progress: Callable[[int, int], None] | None = None
+) -> list[Finding]:
     """Check an optimizer against every clause of the contract of torch.optim.Optimizer.
 
     Args:
         factory: ``factory(params, **options)`` makes the optimizer; a class of optimizers is one, and so
             is ``functools.partial(torch.optim.SGD, lr=0.1)``. Where it does not take an option (lr,
-            maximize, foreach), the clauses about that option are not applicable.
+            maximize, foreach), the clauses about that option are not applicable. A clause is tried with
+            weight_decay, momentum, nesterov and amsgrad too, where they are taken.
+        seconds: the time limit; the clauses that it cuts off are not applicable.
+        on_progress: called with the number of clauses done and of all.
 
     Returns:
         One finding for each clause, always in the same order. A clause that fails where an earlier
@@ -90,54 +100,116 @@ def check_optimizer(factory: Factory) -> list[Finding]:
     Example:
         >>> from torch.optim import SGD
         >>> for finding in check_optimizer(SGD):
-        ...     if finding.outcome is Outcome.failed:
+        ...     if not finding:
         ...         print(finding.name, finding.evidence, sep=": ")
         lr refused: accepted in silence: lr = nan, lr = inf
 
     Source: https://docs.pytorch.org/docs/stable/optim.html (2025).
     """
+    examination = Examination(factory, seconds)
+    for number, clause in enumerate(CONTRACT, start=1):
+        examination.finding(clause)
+        if on_progress is not None:
+            on_progress(number, len(CONTRACT))
+    return [examination.finding(clause) for clause in CONTRACT]
+
+
+class Examination:
+    """The findings about one optimizer, each made when it is asked for, alone, and once."""
+
+    def __init__(self, factory: Factory, seconds: float = 60.0) -> None:
+        self._factory, self._seconds = factory, seconds
+        self._subjects = list[Subject]()
+        self._findings: dict[str, Finding] = {}
+        self._masked = set[str]()
+
+    def finding(self, clause: Clause) -> Finding:
+        """What this clause came to."""
+        if clause.name not in self._findings:
+            found = self._examine(clause)
+            cause = None if found.ok else self._cause(clause)
+            if cause is not None:
+                self._masked.add(clause.name)
+                why = f"cannot be judged without {cause!r} ({found.evidence})"
+                found = replace(found, outcome=Outcome.not_applicable, evidence=why)
+            self._findings[clause.name] = found
+        return self._findings[clause.name]
+
+    def _cause(self, clause: Clause) -> str | None:
+        """The broken clause that would explain why this one is broken."""
+        if clause.needs_a_move and self._subjects and not self._subjects[0].start:
+            return "update"
+        for other in CONTRACT:
+            if other.name in clause.explained_by and (
+                not self.finding(other).ok or other.name in self._masked
+            ):
+                return other.name
+        return None
+
+    def _examine(self, clause: Clause) -> Finding:
+        """Run one clause, on the optimizer as made and then with more options."""
+        started = time.monotonic()
+        try:
+            with limited(self._seconds):
+                if not self._subjects:
+                    self._subjects = _tried(self._factory, started + self._seconds)
+                plain, *more = self._subjects
+                found = _judge(clause, plain)
+                for subject in more if found.outcome is Outcome.passed and not clause.once else ():
+                    other = _judge(clause, subject)
+                    if not other.ok:
+                        words = ", ".join(f"{name}={value}" for name, value in subject.options.items())
+                        return replace(other, evidence=f"with {words}: {other.evidence}")
+                return found
+        except OutOfTimeError:
+            told = "the time limit was reached"
+            return Finding(clause.name, Outcome.not_applicable, told, clause.severity)
+        finally:
+            self._seconds -= time.monotonic() - started
+
+
+def _tried(factory: Factory, deadline: float) -> list[Subject]:
+    """The optimizer as made and, if it takes them, with more options."""
     try:
-        optimizer = factory([parameter()])
+        with alone():
+            optimizer = factory([parameter()])
+    except OutOfTimeError:
+        raise
     except Exception as error:  # anyone's code, again
-        told = f"factory(params) raised {_words(error)}"
+        told = f"factory(params) raised {words_of(error)}"
         raise InputError(f"{told}; give the options it needs by functools.partial") from error
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"factory(params) made a {type(optimizer).__name__}; it must make an Optimizer")
-    findings: dict[str, Finding] = {}
-    for clause in CONTRACT:
-        finding = _examine(clause, factory)
-        causes = [name for name in clause.explained_by if findings[name].outcome is not Outcome.passed]
-        if finding.outcome is Outcome.failed and causes:
-            why = f"cannot be judged without {causes[0]!r} ({finding.evidence})"
-            finding = Finding(clause.name, Outcome.not_applicable, why)
-        findings[clause.name] = finding
-    return list(findings.values())
+    plain = examine_ways(factory, deadline)
+    more = with_options(plain)
+    return [plain, more] if more else [plain]
 
 
-def _examine(clause: Clause, factory: Factory) -> Finding:
-    """Run one clause: whatever the optimizer raises is evidence."""
+def _judge(clause: Clause, subject: Subject) -> Finding:
+    """Run one clause alone: whatever the optimizer raises is evidence."""
+    outcome, severity = Outcome.failed, clause.severity
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Finding(clause.name, Outcome.passed, clause.check(factory))
+        with alone():
+            evidence, outcome = clause.check(subject), Outcome.passed
+    except CrashError as crash:
+        evidence, severity = str(crash), _loud(clause)
     except BrokenError as broken:
-        return Finding(clause.name, Outcome.failed, str(broken))
+        evidence = str(broken)
     except NotApplicableError as why:
-        return Finding(clause.name, Outcome.not_applicable, str(why))
+        evidence, outcome = str(why), Outcome.not_applicable
+    except OutOfTimeError:
+        raise
     except Exception as error:  # the optimizer is anyone's code, and may raise anything
-        if clause.may_refuse and _deliberate(error):
-            return Finding(clause.name, Outcome.not_applicable, f"refused: {_words(error)}")
-        return Finding(clause.name, Outcome.failed, f"raised {_words(error)}")
+        evidence, severity = f"raised {words_of(error)}", _loud(clause)
+        if clause.may_refuse and deliberate(error):
+            evidence, outcome = f"refused: {words_of(error)}", Outcome.not_applicable
+    return Finding(clause.name, outcome, evidence, severity)
 
 
-def _words(error: Exception) -> str:
-    """An exception in one line of no more than two hundred letters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def _deliberate(error: Exception) -> bool:
-    """Whether a `raise` statement spoke, and not an operation that failed."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+def _loud(clause: Clause) -> Severity:
+    """An exception is not silent; where an optimizer may refuse, it refuses, though in words of no use."""
+    return (
+        Severity.refusal
+        if clause.may_refuse
+        else max(clause.severity, Severity.feature, key=list(Severity).index)
+    )
