@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -113,8 +114,12 @@ class GradIsTheMomentum(Sound):
     def direction(self, p: Tensor, group: Group) -> Tensor:
         memory = self.memory(p)
         grad = self.gradient(p, group)
+        grad = grad + group["weight_decay"] * p if group["weight_decay"] else grad
         memory["m"] = memory["m"].mul_(0.9).add_(grad) if "m" in memory else grad
         return memory["m"]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(copy.deepcopy(state_dict))
 
 
 class DecayInPlace(Sound):
@@ -197,7 +202,7 @@ class ForeachForgetsTheLast(Sound):
 
 class HooksBypassed(Sound):
     def step(self, closure: Any = None) -> Any:
-        return super().step.__wrapped__(self, closure)  # type: ignore[attr-defined]
+        return getattr(Sound.step, "__wrapped__", Sound.step)(self, closure)
 
     step.hooked = True  # type: ignore[attr-defined]
 
@@ -262,6 +267,166 @@ class OtherRuleWhenCompiled(Sound):
         return super().lr(group) * (0.5 if torch.compiler.is_compiling() else 1.0)
 
 
+class KeepsItsFirstLr(Sound):
+    def lr(self, group: Group) -> float:
+        kept: float = group.setdefault("first lr", super().lr(group))
+        return kept
+
+
+class ZeroIsTheDefault(Sound):
+    def lr(self, group: Group) -> float:
+        return super().lr(group) or 0.1
+
+
+class StateInTheFirstStepOnly(Sound):
+    begun = False
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        self.begun = bool(self.state)
+        return loss
+
+    def memory(self, p: Tensor) -> dict[str, Tensor]:
+        if self.begun and p not in self.state:
+            raise KeyError("m")
+        return super().memory(p)
+
+
+class NeedsSomeGradient(Sound):
+    def move(self, params: list[Tensor], directions: list[Tensor], group: Group) -> None:
+        torch.stack([m.abs().sum() for m in directions])
+        super().move(params, directions, group)
+
+
+class GroupDecayIgnored(Sound):
+    def direction(self, p: Tensor, group: Group) -> Tensor:
+        return super().direction(p, {**group, "weight_decay": self.defaults["weight_decay"]})
+
+
+class DecaySubtractsANumber(Sound):
+    def gradient(self, p: Tensor, group: Group) -> Tensor:
+        return super().gradient(p, group) + group["weight_decay"] * (1 - p)
+
+
+class DecayIgnored(Sound):
+    def direction(self, p: Tensor, group: Group) -> Tensor:
+        return super().direction(p, {**group, "weight_decay": 0.0})
+
+
+class DecayGrows(Sound):
+    def direction(self, p: Tensor, group: Group) -> Tensor:
+        return super().direction(p, {**group, "weight_decay": -group["weight_decay"]})
+
+
+class DecaysWithoutGradient(Sound):
+    def move(self, params: list[Tensor], directions: list[Tensor], group: Group) -> None:
+        super().move(params, directions, group)
+        for p in group["params"]:
+            if p.grad is None and p.requires_grad:
+                p.mul_(1 - self.lr(group) * group["weight_decay"])
+
+
+class SwallowsOptions(Sound):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.1,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        weight_decay: float = 0.0,
+        **_: Any,
+    ) -> None:
+        super().__init__(params, lr, maximize=maximize, foreach=foreach, weight_decay=weight_decay)
+
+
+class SavedInOrderOfArrival(Sound):
+    def state_dict(self) -> dict[str, Any]:
+        saved = super().state_dict()
+        return {**saved, "state": dict(enumerate(saved["state"].values()))}
+
+
+class SharesItsState(Sound):
+    """It writes into the tensors that load_state_dict takes over as they are, as torch's own classes do."""
+
+    def direction(self, p: Tensor, group: Group) -> Tensor:
+        grad = self.gradient(p, group) + group["weight_decay"] * p
+        memory = self.memory(p)
+        memory["m"] = memory["m"].mul_(0.9).add_(grad) if "m" in memory else grad
+        return memory["m"]
+
+
+class ScalarsStandStill(Sound):
+    def takes_part(self, p: Tensor) -> bool:
+        return super().takes_part(p) and p.dim() > 0
+
+
+class CrashesInBfloat16(Sound):
+    """A float32 buffer meets a gradient in lerp_."""
+
+    def takes_part(self, p: Tensor) -> bool:
+        if p.grad is not None and p.dtype is torch.bfloat16:
+            torch.zeros_like(p, dtype=torch.float32).lerp_(p.grad, 0.1)
+        return super().takes_part(p)
+
+
+class ClimbsInFloat16(Sound):
+    def gradient(self, p: Tensor, group: Group) -> Tensor:
+        grad = super().gradient(p, group)
+        return -grad if p.dtype is torch.float16 else grad
+
+
+class StateInFloat32(Sound):
+    """Its state is wider than a bfloat16 parameter, and load_state_dict casts it."""
+
+    def direction(self, p: Tensor, group: Group) -> Tensor:
+        memory = self.memory(p)
+        grad = (self.gradient(p, group) + group["weight_decay"] * p).to(
+            torch.promote_types(p.dtype, torch.float32)
+        )
+        memory["m"] = grad if "m" not in memory else 0.9 * memory["m"] + grad
+        return memory["m"].to(p.dtype)
+
+
+class FusedLeavesWholeVectors(Sound):
+    """In bfloat16 and float16 only the last n mod 16 elements move, as with torch.optim.SGD of torch 2.13.0."""
+
+    def __init__(
+        self, params: ParamsT, lr: float | Tensor = 0.1, *, fused: bool | None = None, **options: Any
+    ) -> None:
+        super().__init__(params, lr, **options)
+        for group in self.param_groups:
+            group["fused"] = fused
+
+    def move(self, params: list[Tensor], directions: list[Tensor], group: Group) -> None:
+        if group.get("fused"):
+            short = [(p, m) for p, m in zip(params, directions, strict=True) if p.element_size() == 2]
+            for p, m in short:
+                kept = p.numel() - p.numel() % 16
+                p.view(-1)[kept:].add_(m.view(-1)[kept:], alpha=-self.lr(group))
+            if short:
+                return
+        super().move(params, directions, group)
+
+
+class TurnsGradientsOff(Sound):
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        torch.set_grad_enabled(False)
+        return loss
+
+
+class SetsTheSeed(Sound):
+    def step(self, closure: Any = None) -> Any:
+        torch.manual_seed(0)
+        return super().step(closure)
+
+
+class ScalesItself(Sound):
+    """It tells the scaler that it handles infinite gradients, and does not."""
+
+    _step_supports_amp_scaling = True
+
+
 # The class, and the one finding that must fail; every other must not.
 BROKEN: tuple[tuple[type[Optimizer], str], ...] = (
     (Climbs, "update"),
@@ -293,4 +458,24 @@ BROKEN: tuple[tuple[type[Optimizer], str], ...] = (
     (AddedGroupIgnored, "add_param_group"),
     (TensorLrRounded, "lr as tensor"),
     (OtherRuleWhenCompiled, "torch.compile"),
+    (KeepsItsFirstLr, "lr changed"),
+    (ZeroIsTheDefault, "lr 0"),
+    (StateInTheFirstStepOnly, "first gradient in step 2"),
+    (NeedsSomeGradient, "no gradient"),
+    (GroupDecayIgnored, "group options"),
+    (DecaySubtractsANumber, "weight decay"),
+    (DecayIgnored, "weight decay"),
+    (DecayGrows, "weight decay"),
+    (DecaysWithoutGradient, "None gradients"),
+    (SwallowsOptions, "unknown option"),
+    (SavedInOrderOfArrival, "several parameters"),
+    (SharesItsState, "shared state"),
+    (ScalarsStandStill, "shapes"),
+    (CrashesInBfloat16, "dtypes"),
+    (ClimbsInFloat16, "dtypes"),
+    (StateInFloat32, "resume in bfloat16"),
+    (FusedLeavesWholeVectors, "fused"),
+    (TurnsGradientsOff, "grad mode and dice"),
+    (SetsTheSeed, "grad mode and dice"),
+    (ScalesItself, "GradScaler"),
 )

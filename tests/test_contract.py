@@ -22,37 +22,57 @@ from torchgd import (
     StochasticGradientDescent,
     check_optimizer,
 )
-from torchgd.compare.contract import CONTRACT, Finding, Outcome
+from torchgd.compare.contract import CONTRACT, Examination, Finding, Outcome, by_severity
+
+
+# torch.optim.SGD(fused=True) on the CPU, mended in 2.14
+FUSED_SGD = {"fused"} if torch.__version__ < "2.14" else set()
 
 
 def names(findings: list[Finding], outcome: Outcome) -> set[str]:
     return {finding.name for finding in findings if finding.outcome is outcome}
 
 
-# What torch.optim's own classes break (failed) and do not offer (not applicable). Each failure was
-# looked at by hand: they take lr = inf in silence; NAdam loads a float32 entry of its state as float64;
+# What torch.optim's own classes break (failed) and do not offer (not applicable). Each failure was looked
+# at by hand: they take lr = inf in silence and share a loaded state with the optimizer that it came from;
+# SGD(fused=True) leaves whole vectors of bfloat16 where they are; Rprop's lr is that of its first step only;
 # a copied LBFGS lacks an attribute, and it flattens gradients by view(-1).
+USUAL = {"lr refused", "shared state"}
+DENSE = {"sparse gradients"}
+NOT_FUSED = {"sparse gradients", "fused"}
 TORCH: dict[str, tuple[Callable[..., Optimizer], set[str], set[str]]] = {
-    "SGD": (torch.optim.SGD, {"lr refused"}, set()),
-    "SGD momentum": (partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True), {"lr refused"}, set()),
-    "Adam": (torch.optim.Adam, {"lr refused"}, {"sparse gradients"}),
-    "AdamW": (torch.optim.AdamW, {"lr refused"}, {"sparse gradients"}),
-    "RMSprop": (torch.optim.RMSprop, {"lr refused"}, {"sparse gradients"}),
-    "Adagrad": (torch.optim.Adagrad, {"lr refused"}, set()),
-    "Adamax": (torch.optim.Adamax, {"lr refused"}, {"sparse gradients"}),
-    "Adadelta": (torch.optim.Adadelta, {"lr refused"}, {"sparse gradients"}),
-    "ASGD": (torch.optim.ASGD, {"lr refused"}, {"sparse gradients"}),
-    "Rprop": (torch.optim.Rprop, {"lr refused"}, {"sparse gradients"}),
-    "NAdam": (torch.optim.NAdam, {"lr refused", "state_dict"}, {"sparse gradients"}),
+    "SGD": (torch.optim.SGD, USUAL | FUSED_SGD, set()),
+    "SGD momentum": (partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True), USUAL | FUSED_SGD, set()),
+    "Adam": (torch.optim.Adam, USUAL, DENSE),
+    "AdamW": (torch.optim.AdamW, USUAL, DENSE),
+    "RMSprop": (torch.optim.RMSprop, USUAL, NOT_FUSED),
+    "Adagrad": (torch.optim.Adagrad, USUAL, set()),
+    "Adadelta": (torch.optim.Adadelta, USUAL, NOT_FUSED),
+    "Rprop": (
+        torch.optim.Rprop,
+        USUAL | {"lr 0", "lr changed"},
+        NOT_FUSED | {"group options", "weight decay"},
+    ),
+    "NAdam": (torch.optim.NAdam, USUAL, NOT_FUSED),
     "LBFGS": (
         torch.optim.LBFGS,
         {"lr refused", "deepcopy and pickle", "non-contiguous"},
-        {"param groups", "maximize", "foreach", "add_param_group", "torch.compile"},
+        {
+            *(
+                "lr changed",
+                "no gradient",
+                "param groups",
+                "group options",
+                "add_param_group",
+                "weight decay",
+            ),
+            *("maximize", "foreach", "fused", "torch.compile", "GradScaler"),
+        },
     ),
     "SparseAdam": (
         torch.optim.SparseAdam,
-        {"lr refused"},
-        {clause.name for clause in CONTRACT} - {"lr refused"},
+        USUAL,
+        {"sparse gradients", "weight decay", "complex", "foreach", "fused", "GradScaler"},
     ),
 }
 
@@ -65,30 +85,31 @@ def test_torch_optimizers(name: str) -> None:
     assert names(findings, Outcome.not_applicable) == not_applicable
 
 
-@pytest.mark.parametrize(
-    "factory",
-    [
-        GradientDescent,
-        partial(GradientDescent, lr=0.3, foreach=True),
-        StochasticGradientDescent,
-        partial(StochasticGradientDescent, order="shuffled", generator=torch.Generator()),
-        partial(MiniBatchGradientDescent, batch_size=2),
-        Sound,
-    ],
-    ids=["full batch", "full batch foreach", "per sample", "per sample shuffled", "mini-batch", "sound"],
-)
-def test_ours_and_the_sound_one_pass_every_clause(factory: Callable[..., Optimizer]) -> None:
-    findings = check_optimizer(factory)
-    assert [
-        finding for finding in findings if finding.name != "foreach" and finding.outcome != "passed"
-    ] == []
+OURS: dict[str, Callable[..., Optimizer]] = {
+    "full batch": GradientDescent,
+    "full batch foreach": partial(GradientDescent, lr=0.3, foreach=True),
+    "per sample shuffled": partial(StochasticGradientDescent, order="shuffled", generator=torch.Generator()),
+    "mini-batch": partial(MiniBatchGradientDescent, batch_size=2),
+    "sound": Sound,
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_ours_and_the_sound_one_pass_every_clause(name: str) -> None:
+    findings = check_optimizer(OURS[name])
+    others = {finding.name for finding in findings if finding.outcome != "passed"}
+    assert others <= {"fused", "foreach", "weight decay", "group options"}
+    assert all(findings)  # a finding is true where nothing failed
     assert [finding.name for finding in findings] == [clause.name for clause in CONTRACT]
     assert all(finding.evidence for finding in findings)
 
 
 @pytest.mark.parametrize(("broken", "name"), BROKEN, ids=[broken.__name__ for broken, _ in BROKEN])
 def test_a_broken_optimizer_is_found_by_name_and_by_nothing_else(broken: type[Optimizer], name: str) -> None:
-    assert names(check_optimizer(broken), Outcome.failed) == {name}
+    examination = Examination(broken)
+    # a compilation takes as long as all other clauses; the clause is tried where a step is at fault
+    clauses = [clause for clause in CONTRACT if name == "torch.compile" or clause.name != "torch.compile"]
+    assert {clause.name for clause in clauses if not examination.finding(clause)} == {name}
 
 
 def test_every_clause_has_an_optimizer_that_breaks_it() -> None:
@@ -112,7 +133,7 @@ def test_a_subclass_of_torchs_own_is_judged_by_what_it_changes() -> None:
             super().step()
             return loss
 
-    assert names(check_optimizer(Wrapped), Outcome.failed) == {"lr refused", "closure gradient"}
+    assert names(check_optimizer(Wrapped), Outcome.failed) == USUAL | FUSED_SGD | {"closure gradient"}
 
 
 def test_what_another_defect_explains_is_not_judged() -> None:
@@ -131,9 +152,10 @@ def test_what_another_defect_explains_is_not_judged() -> None:
 
 def test_standing_still_passes_no_comparison() -> None:
     still = {finding.name: finding for finding in check_optimizer(GoesNowhere)}
-    assert [name for name, finding in still.items() if finding.outcome is Outcome.passed] == [
-        *("closure gradient", "closure loss", ".grad untouched", "schedulers", "hooks", "lr refused")
-    ]
+    assert {name for name, finding in still.items() if finding.outcome is Outcome.passed} == {
+        *("closure gradient", "closure loss", ".grad untouched", "schedulers", "hooks", "lr refused", "lr 0"),
+        *("unknown option", "shared state", "grad mode and dice"),
+    }
     assert still["complex"].evidence == (
         "cannot be judged without 'update' (complex against its two parts: the parameter did not move)"
     )
@@ -142,7 +164,9 @@ def test_standing_still_passes_no_comparison() -> None:
 def test_options_that_the_factory_does_not_take_are_not_applicable() -> None:
     findings = check_optimizer(lambda params: torch.optim.SGD(params, lr=0.1))
     assert names(findings, Outcome.failed) == set()
-    assert names(findings, Outcome.not_applicable) == {"maximize", "foreach", "lr refused", "lr as tensor"}
+    assert names(findings, Outcome.not_applicable) == {
+        *("maximize", "foreach", "fused", "lr refused", "lr as tensor", "weight decay", "group options")
+    }
     assert {f.evidence for f in findings if f.name == "maximize"} == {"the factory takes no maximize"}
 
 
@@ -155,10 +179,9 @@ def test_a_refusal_in_words_is_not_a_crash() -> None:
 
     findings = check_optimizer(Refuses)
     assert names(findings, Outcome.failed) == set()
-    (sparse,) = (finding for finding in findings if finding.outcome is Outcome.not_applicable)
-    assert sparse == Finding(
-        "sparse gradients", Outcome.not_applicable, "refused: RuntimeError: no sparse gradients, please"
-    )
+    (sparse,) = (finding for finding in findings if finding.name == "sparse gradients")
+    assert sparse.outcome is Outcome.not_applicable
+    assert sparse.evidence == "refused: RuntimeError: no sparse gradients, please"
 
 
 def test_evidence_names_the_numbers() -> None:

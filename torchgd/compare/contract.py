@@ -173,8 +173,6 @@ def _tried(factory: Factory, deadline: float) -> list[Subject]:
     try:
         with alone():
             optimizer = factory([parameter()])
-    except OutOfTimeError:
-        raise
     except Exception as error:  # anyone's code, again
         told = f"factory(params) raised {words_of(error)}"
         raise InputError(f"{told}; give the options it needs by functools.partial") from error
@@ -197,8 +195,6 @@ def _judge(clause: Clause, subject: Subject) -> Finding:
         evidence = str(broken)
     except NotApplicableError as why:
         evidence, outcome = str(why), Outcome.not_applicable
-    except OutOfTimeError:
-        raise
     except Exception as error:  # the optimizer is anyone's code, and may raise anything
         evidence, severity = f"raised {words_of(error)}", _loud(clause)
         if clause.may_refuse and deliberate(error):

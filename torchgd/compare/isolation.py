@@ -15,13 +15,13 @@ import torch
 from torch.optim import Optimizer
 
 
-class OutOfTimeError(Exception):
-    """The time limit was reached."""
+class OutOfTimeError(BaseException):
+    """The time limit was reached; not an Exception, so that anyone's code does not catch it."""
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Put back random numbers, grad mode, default dtype, warnings, and optimizer classes that were patched."""
+    """Put back random numbers, grad mode, default dtype, warnings, and optimizer classes if patched."""
     before = {cls: dict(vars(cls)) for cls in _optimizer_classes(Optimizer)}
     dtype, dice, numpy = torch.get_default_dtype(), random.getstate(), sys.modules.get("numpy")
     numpy_dice = numpy.random.get_state() if numpy else None
@@ -44,7 +44,7 @@ def alone() -> Iterator[None]:
 
 def seed_everything(seed: int = 0) -> None:
     """Give torch, Python and numpy the same dice for every run."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     random.seed(seed)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(seed)
@@ -72,4 +72,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def _optimizer_classes(cls: type) -> set[type]:
-    return {cls}.union(*(_optimizer_classes(sub) for sub in cls.__subclasses__()))
+    found = {cls}
+    for below in cls.__subclasses__():
+        found |= _optimizer_classes(below)
+    return found

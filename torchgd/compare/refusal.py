@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dis
+import re
 
 
 def words_of(error: Exception) -> str:
     """An exception in one line of at most two hundred letters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    plain = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # without colours
+    return f"{type(error).__name__}: {' '.join(plain.split())[:200]}"
 
 
 def deliberate(error: Exception) -> bool:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from torchgd.compare.clauses.clause import Severity, clause
-from torchgd.compare.isolation import OutOfTimeError
 from torchgd.compare.scenario import NotApplicableError, expect, expect_same, moved
 from torchgd.compare.subject import Subject
 
@@ -48,8 +47,6 @@ def group_options(s: Subject) -> str:
             continue
         try:
             for_all = end([], lambda q: [q], **{option: value})
-        except OutOfTimeError:
-            raise
         except Exception:  # anyone's code: not this value
             continue
         if not torch.equal(without, for_all):
@@ -62,21 +59,32 @@ def group_options(s: Subject) -> str:
     return f"{', '.join(tried)} in one group drives that group"
 
 
-@clause("add_param_group", Severity.feature, explained_by=("param groups",), may_refuse=True)
+@clause(
+    "add_param_group",
+    Severity.feature,
+    explained_by=("param groups", "first gradient in step 2"),
+    may_refuse=True,
+)
 def add_param_group(s: Subject) -> str:
     """A group added in mid-run moves."""
     p, added = s.parameter(), s.parameter()
     optimizer = s.make([p])
     s.descend(optimizer, [p])
+    first = set(optimizer.param_groups[0]) - set(optimizer.defaults)
     optimizer.add_param_group({"params": [added]})
+    try:
+        s.descend(optimizer, [p, added])
+    except KeyError as error:
+        if error.args[0] in first:
+            raise NotApplicableError(f"each of its groups needs a {error.args[0]!r}") from error
+        raise
     missing = sorted(set(optimizer.defaults) - set(optimizer.param_groups[-1]))
     words = f"; the added group has no {', '.join(missing)}" if missing else ""
-    s.descend(optimizer, [p, added])
     expect(moved(added), f"the added parameter does not move{words}")
     return "the added group moves"
 
 
-@clause("weight decay", Severity.silent, once=True)
+@clause("weight decay", Severity.silent, explained_by=("update",), once=True)
 def weight_decay(s: Subject) -> str:
     """Weight decay pulls the parameter towards 0, whatever its sign."""
     if not s.takes("weight_decay"):
@@ -128,9 +136,9 @@ def lr_refused(s: Subject) -> str:
     for lr in (math.nan, math.inf, -1.0):
         try:
             s.make([s.parameter()], lr=lr)
-        except (NotApplicableError, ValueError) as error:
-            if isinstance(error, NotApplicableError):
-                raise
+        except NotApplicableError:
+            raise
+        except ValueError:
             continue
         except AssertionError:
             accepted.append(f"lr = {lr:g} by an assert, which python -O leaves out")

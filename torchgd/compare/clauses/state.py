@@ -54,12 +54,17 @@ def _resume(s: Subject) -> str:
     return words
 
 
+def _where_people_train(s: Subject) -> Subject:
+    """In float32: loading casts a state in float32 to the parameter's dtype, which is fair there."""
+    with suppress(NotApplicableError):
+        return s.in_dtype(torch.float32)
+    return s
+
+
 @clause("state_dict", Severity.silent)
 def state_dict(s: Subject) -> str:
     """Saved and loaded in mid-run, an optimizer goes on as if it had not been interrupted."""
-    # loading casts a state in float32 to the parameter's dtype, and float32 is what people train in
-    with suppress(NotApplicableError):
-        s = s.in_dtype(torch.float32)
+    s = _where_people_train(s)
     _resume(s)
     return f"steps, saved and loaded, more steps: equal bit for bit in {name_of(s.dtype)}"
 
@@ -77,18 +82,25 @@ def resume_in_bfloat16(s: Subject) -> str:
 )
 def several_parameters(s: Subject) -> str:
     """Saved, loaded and copied with two parameters, the second of which got its first gradient first."""
+    s = _where_people_train(s)
     p, q = s.parameter(), s.parameter(s.parameter().flip(1))
     optimizer = s.make([p, q])
     s.descend(optimizer, [q])
     s.descend(optimizer, [p, q])
-    twins = [s.parameter(p), s.parameter(q)]
-    resumed = s.make(twins)
+    resumed = s.make(loaded := [s.parameter(p), s.parameter(q)])
     resumed.load_state_dict(_saved(optimizer))
+    ends = {"loading": loaded}
+    with suppress(Exception):  # anyone's code; the clause of the copies tells
+        twin = copy.deepcopy(optimizer)
+        copied = [r for group in twin.param_groups for r in group["params"]]
+        s.descend(twin, copied)
+        ends["deepcopy"] = copied
     s.descend(optimizer, [p, q])
-    s.descend(resumed, twins)
-    for name, found, wanted in (("first", twins[0], p), ("second", twins[1], q)):
-        expect_same(found, wanted, f"the {name} of two parameters after loading")
-    return "two parameters go on, each with its own state"
+    s.descend(resumed, loaded)
+    for words, params in ends.items():
+        for which, found, wanted in zip(("first", "second"), params, (p, q), strict=True):
+            expect_same(found, wanted, f"the {which} of two parameters after {words}")
+    return f"after {' and '.join(ends)} two parameters go on, each with its own state"
 
 
 @clause("shared state", Severity.feature, explained_by=("state_dict",))

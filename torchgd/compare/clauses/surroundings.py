@@ -15,7 +15,7 @@ from torch.optim import Optimizer, lr_scheduler
 from torchgd.compare.clauses.clause import Severity, clause
 from torchgd.compare.lockstep import needs_closure
 from torchgd.compare.scenario import NotApplicableError, expect, moved
-from torchgd.compare.subject import Subject
+from torchgd.compare.subject import Subject, switch_on
 
 _SCHEDULERS: tuple[Callable[[Optimizer], lr_scheduler.LRScheduler], ...] = (
     lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5**epoch),
@@ -85,6 +85,9 @@ def compiled(s: Subject) -> str:
     with ExitStack() as quiet:  # the compiler logs every break of the graph
         quiet.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.WARNING)
+        trace = logging.getLogger("torch.__trace")  # it does not heed logging.disable
+        quiet.callback(setattr, trace, "disabled", trace.disabled)
+        trace.disabled = True
         for _ in range(max(s.start, 1) + 2):
             s.descend(plain, [p], steps=1)
             s.fill([q])
@@ -104,8 +107,7 @@ def grad_mode_and_dice(s: Subject) -> str:
         random.seed(seed)
         optimizer = s.factory([p], **s.options)
         expect(torch.is_grad_enabled(), "after the constructor gradients are off")
-        if callable(getattr(optimizer, "train", None)):
-            optimizer.train()
+        switch_on(optimizer)
         for _ in range(2):
             s.step(optimizer, lambda: s.fill([p]))  # noqa: B023
             expect(torch.is_grad_enabled(), "after a step gradients are off")

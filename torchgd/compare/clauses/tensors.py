@@ -7,7 +7,6 @@ import math
 import torch
 
 from torchgd.compare.clauses.clause import Severity, clause
-from torchgd.compare.isolation import OutOfTimeError
 from torchgd.compare.refusal import deliberate, words_of
 from torchgd.compare.scenario import CrashError, NotApplicableError, expect, gain
 from torchgd.compare.subject import Subject, name_of
@@ -37,9 +36,7 @@ def shapes(s: Subject) -> str:
         p, beside = s.parameter(start), s.parameter()
         params = [p, beside] if not count else [p]
         try:
-            s.descend(s.make(params), params)
-        except OutOfTimeError:
-            raise
+            s.first_move(params)
         except Exception as error:  # anyone's code
             (refused if deliberate(error) else crashed).append(f"{shape}: {words_of(error)}")
             continue
@@ -57,14 +54,13 @@ def dtypes(s: Subject) -> str:
     passed, broken, crashed, refused = list[str](), list[str](), list[str](), list[str]()
     s = s.visible()
     ground = s.parameter(s.parameter() / 16)
-    s.descend(s.make([ground]), [ground])
+    s.first_move([ground])
     way = (ground - s.parameter() / 16).abs()
+    expect(way.any(), "no step moves the parameter")
     for dtype in _DTYPES:
         p, start = (s.parameter((s.parameter() / 16).to(dtype)) for _ in range(2))
         try:
-            s.descend(s.make([p]), [p])
-        except OutOfTimeError:
-            raise
+            s.first_move([p])
         except Exception as error:  # anyone's code
             (refused if deliberate(error) else crashed).append(f"{name_of(dtype)}: {words_of(error)}")
             continue
@@ -73,6 +69,8 @@ def dtypes(s: Subject) -> str:
         down = gain(p, start)
         if p.dtype is not dtype:
             broken.append(f"{name_of(dtype)}: the parameter becomes {name_of(p.dtype)}")
+        elif math.isnan(down):
+            broken.append(f"{name_of(dtype)}: the parameter becomes NaN")
         elif visible and not down < 0 and not (s.throws_dice and down):
             broken.append(f"{name_of(dtype)}: Δp · gradient = {down:.3g}, not below 0")
         else:
