@@ -305,7 +305,8 @@ class GroupDecayIgnored(Sound):
 
 class DecaySubtractsANumber(Sound):
     def gradient(self, p: Tensor, group: Group) -> Tensor:
-        return super().gradient(p, group) + group["weight_decay"] * (1 - p)
+        grad = super().gradient(p, group)
+        return grad.add(group["weight_decay"] * (1 - p))
 
 
 class DecayIgnored(Sound):
@@ -388,7 +389,7 @@ class StateInFloat32(Sound):
 
 
 class FusedLeavesWholeVectors(Sound):
-    """In bfloat16 and float16 only the last n mod 16 elements move, as with torch.optim.SGD of torch 2.13.0."""
+    """In bfloat16 and float16 only the last n mod 16 elements move, as with torch.optim.SGD in 2.13.0."""
 
     def __init__(
         self, params: ParamsT, lr: float | Tensor = 0.1, *, fused: bool | None = None, **options: Any

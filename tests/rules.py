@@ -87,7 +87,7 @@ def centred(factored: bool) -> Update:
         state["m"] = 0.8 * state.get("m", 0.0) + 0.2 * g
         root = state["v"].sqrt()
         variance = (root - state["m"]) * (root + state["m"]) if factored else state["v"] - state["m"] ** 2
-        p.sub_(1e-9 * g / (variance.clamp(min=0).sqrt() + 1e-9))
+        p.sub_(1e-7 * g / (variance.clamp(min=0).sqrt() + 1e-9))
 
     return update
 

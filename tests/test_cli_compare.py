@@ -137,8 +137,8 @@ def test_the_table_and_the_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "status", "failed"),
     [
         (["--method", "minibatch", "--batch-size", "2"], 0, []),
-        (["--against", "torch.optim.SGD"], 1, ["lr refused"]),
-        (["--against", "mine:MySGD"], 1, ["closure gradient", "None gradients", "lr refused"]),
+        (["--against", "torch.optim.Adam", "--with", "amsgrad=True"], 1, ["shared state", "lr refused"]),
+        (["--against", "mine:MySGD"], 1, ["lr 0", "closure gradient", "None gradients", "lr refused"]),
     ],
 )
 def test_the_contract(
@@ -149,7 +149,8 @@ def test_the_contract(
     assert [finding["name"] for finding in found["findings"] if finding["outcome"] == "failed"] == failed
     assert main(["compare", *arguments, "--contract"]) == status
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(found["findings"]) + 1
+    headings = {f["severity"] for f in found["findings"] if f["outcome"] == "failed"}
+    assert len(lines) == len(found["findings"]) + 1 + len(headings)
     assert lines[-1] == found["sentence"]
     assert f" {len(failed)} failed," in lines[-1]
 
@@ -174,11 +175,11 @@ BAD = {
     ),
     "no optimizer": (
         ["--against", "torch.nn.Linear"],
-        "--against torch.nn.Linear: Linear is no subclass of torch.optim.Optimizer; give one",
+        "--against torch.nn.Linear: Linear is not a subclass of torch.optim.Optimizer; give one",
     ),
     "no class": (
         ["--against", "mine:number"],
-        "--against mine:number: number is no subclass of torch.optim.Optimizer; give one",
+        "--against mine:number: number is not a subclass of torch.optim.Optimizer; give one",
     ),
     "broken module": (
         ["--against", "broken:Thing"],

@@ -192,6 +192,19 @@ def test_a_model_that_has_no_float64_is_told(points: Data) -> None:
         compare_optimizers(partial(SGD, lr=0.1), partial(SGD, lr=0.2), Fixed(), x, y)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_too_small_to_move_a_bit_say_so(course_data: Data, dtype: torch.dtype) -> None:
+    """At lr 1e-9 the full batch moves w = 1 by 9.3e-9: half an ulp of float32 is 6e-8."""
+    x, y = (value.to(dtype) for value in course_data)
+    a, b = partial(SGD, lr=1e-9), partial(SGD, lr=2e-9)
+    found = compare_optimizers(a, b, LinearModel(1.0, dtype=dtype), x, y, steps=5)
+    assert found.ok == bool(found) == (dtype is torch.float32)
+    if found:
+        told = "no step moved a bit: each is below the resolution of float32, or 0"
+        assert str(found) == f"equal bit for bit over 5 steps, because {told}"
+    assert repr(found) == f"Comparison({found.verdict.value} over 5 steps)"
+
+
 NO_BATCH = "batches: an epoch has no batch; give a list or a sampler, not an iterator"
 
 
@@ -211,9 +224,9 @@ NO_BATCH = "batches: an epoch has no batch; give a list or a sampler, not an ite
             "the prediction has shape (3,) and y has (3, 1); reshape y, since the squared error would "
             "broadcast them",
         ),
-        ({"batches": [[0], [3]]}, "batches: [3] is no batch of the samples 0 to 2"),
-        ({"batches": [[-1]]}, "batches: [-1] is no batch of the samples 0 to 2"),
-        ({"batches": [[]]}, "batches: [] is no batch of the samples 0 to 2"),
+        ({"batches": [[0], [3]]}, "batches: [3] is not a batch of the samples 0 to 2"),
+        ({"batches": [[-1]]}, "batches: [-1] is not a batch of the samples 0 to 2"),
+        ({"batches": [[]]}, "batches: [] is not a batch of the samples 0 to 2"),
         ({"batches": []}, NO_BATCH),
         ({"batches": iter([[0], [1]])}, NO_BATCH),
     ],

@@ -23,7 +23,7 @@ from torchgd import (
     check_optimizer,
 )
 from torchgd.compare.contract import CONTRACT, Examination, Finding, Outcome, by_severity
-
+from torchgd.testing import optimizer_contract
 
 # torch.optim.SGD(fused=True) on the CPU, mended in 2.14
 FUSED_SGD = {"fused"} if torch.__version__ < "2.14" else set()
@@ -182,6 +182,169 @@ def test_a_refusal_in_words_is_not_a_crash() -> None:
     (sparse,) = (finding for finding in findings if finding.name == "sparse gradients")
     assert sparse.outcome is Outcome.not_applicable
     assert sparse.evidence == "refused: RuntimeError: no sparse gradients, please"
+
+
+CLAUSES = optimizer_contract(ClosureWithoutGrad, known={"closure gradient": "by design"}, lr=0.2)
+
+
+@pytest.mark.parametrize("clause", CLAUSES)
+def test_three_lines_in_a_suite_of_your_own(clause: Callable[[], None]) -> None:
+    clause()
+
+
+def test_a_broken_clause_fails_with_its_evidence() -> None:
+    by_name: dict[Any, Any] = {case.id: case.values[0] for case in optimizer_contract(ClosureWithoutGrad)}
+    assert list(by_name) == [clause.name for clause in CONTRACT]
+    with pytest.raises(
+        pytest.fail.Exception, match=r"^closure gradient: failed \(breaks a feature\): the closure"
+    ):
+        by_name["closure gradient"]()
+    with pytest.raises(pytest.skip.Exception, match=r"^the factory takes no fused$"):
+        by_name["fused"]()
+    with pytest.raises(InputError, match=r"^known: 'Update' is not a clause; the clauses are update, "):
+        optimizer_contract(Sound, known=["Update"])
+
+
+# Sound optimizers of other kinds: nothing of theirs may be called broken.
+
+
+class StartsLate(Sound):
+    """Its first two steps only take notes."""
+
+    def direction(self, p: Tensor, group: dict[str, Any]) -> Tensor:
+        memory = self.memory(p)
+        memory["step"] = memory.get("step", torch.zeros(())) + 1
+        direction = super().direction(p, group)
+        return direction if memory["step"] > 2 else torch.zeros_like(direction)
+
+
+class NeedsItsClosure(Sound):
+    def step(self, closure: Any = None) -> Any:
+        if closure is None:
+            raise RuntimeError("this optimizer needs a closure")
+        return super().step(closure)
+
+
+class SwitchedOff(Sound):
+    """It refuses a step before train() is called, as schedule-free ones do."""
+
+    def train(self) -> None:
+        for group in self.param_groups:
+            group["on"] = True
+
+    def step(self, closure: Any = None) -> Any:
+        if not self.param_groups[0].get("on"):
+            raise RuntimeError("call train() first")
+        return super().step(closure)
+
+
+class RoundsAtRandom(Sound):
+    def direction(self, p: Tensor, group: dict[str, Any]) -> Tensor:
+        direction = super().direction(p, group)
+        return direction * (1 + 0.1 * torch.rand(p.shape, dtype=direction.real.dtype))
+
+
+class KnowsFloat32Only(Sound):
+    def takes_part(self, p: Tensor) -> bool:
+        if p.dtype is not torch.float32:
+            raise RuntimeError("float32, please")
+        return super().takes_part(p)
+
+
+class CentresRows(Sound):
+    """A method for matrices: complex numbers as three dimensions would be another one."""
+
+    def gradient(self, p: Tensor, group: dict[str, Any]) -> Tensor:
+        grad = super().gradient(p, group)
+        return grad - 0.5 * grad.mean(-1, keepdim=True) if p.dim() > 1 else grad
+
+
+class ChoosesItsLr(Sound):
+    """lr = None: it takes its own."""
+
+    def __init__(self, params: Any, lr: Any = None, **options: Any) -> None:
+        super().__init__(params, 0.1 if lr is None else lr, **options)
+        for group in self.param_groups:
+            group["lr"] = None
+
+    def lr(self, group: dict[str, Any]) -> float:
+        return 0.1
+
+
+class OwnException(Sound):
+    def check(self, lr: float) -> None:
+        class BadRateError(Exception):
+            pass
+
+        if not (math.isfinite(lr) and lr >= 0):
+            raise BadRateError(f"lr is {lr}")
+
+
+class WarnsOnce(Sound):
+    def step(self, closure: Any = None) -> Any:
+        warnings.warn("this optimizer is for research", stacklevel=1)
+        return super().step(closure)
+
+
+KINDS: dict[type[Optimizer], tuple[str, str]] = {
+    StartsLate: ("update", "starts at step 3"),
+    NeedsItsClosure: ("update", "driven by step(closure)"),
+    SwitchedOff: ("update", "in train() mode"),
+    RoundsAtRandom: ("non-contiguous", "its updates are random"),
+    KnowsFloat32Only: ("update", "in float32"),
+    CentresRows: ("complex", "the update depends on the shape"),
+    ChoosesItsLr: ("schedulers", "its lr is None"),
+    OwnException: ("lr refused", "BadRateError, which is not a ValueError"),
+    WarnsOnce: ("schedulers", "without a warning"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_false_alarm_about_a_sound_optimizer_of_another_kind(kind: type[Optimizer]) -> None:
+    examination = Examination(kind)
+    clauses = {clause.name: clause for clause in CONTRACT if clause.name != "torch.compile"}
+    assert [str(found) for found in map(examination.finding, clauses.values()) if not found] == []
+    clause, words = KINDS[kind]
+    assert words in examination.finding(clauses[clause]).evidence
+
+
+def test_what_foreach_rounds_in_bfloat16_is_told() -> None:
+    (found,) = (f for f in check_optimizer(torch.optim.SGD) if f.name == "foreach")
+    assert "float64 and float32 bit for bit" in found.evidence
+    assert "torch._foreach_mul_ rounds its factor to the tensor's dtype" in found.evidence
+    assert "0.9 is 0.8984375 in bfloat16" in found.evidence  # 0.11100110 in binary: 8 bits
+
+
+def test_an_optimizer_that_never_ends_meets_the_time_limit() -> None:
+    class Hangs(Sound):
+        def step(self, closure: Any = None) -> Any:
+            while True:
+                pass
+
+    findings = check_optimizer(Hangs, seconds=0.2)
+    assert {finding.evidence for finding in findings} == {"the time limit was reached"}
+
+
+def test_a_patched_class_and_grad_mode_are_put_back() -> None:
+    class Patches(Sound):
+        def step(self, closure: Any = None) -> Any:
+            loss = super().step(closure)
+            type(self).lr = lambda self, group: 1e9  # type: ignore[method-assign]
+            torch.set_grad_enabled(False)
+            return loss
+
+    before = dict(vars(Patches))
+    assert "grad mode and dice" in names(check_optimizer(Patches), Outcome.failed)
+    assert dict(vars(Patches)) == before
+    assert torch.is_grad_enabled()
+
+
+def test_the_worst_comes_first() -> None:
+    class Both(ClosureWithoutGrad, MaximizeIgnored):
+        def check(self, lr: float) -> None: ...
+
+    told = [finding.name for finding in by_severity(check_optimizer(Both)) if not finding]
+    assert told == ["maximize", "closure gradient", "lr refused"]
 
 
 def test_evidence_names_the_numbers() -> None:

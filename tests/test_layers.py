@@ -24,6 +24,7 @@ LAYER = {
     "settling": 3,
     "check": 3,
     "compare": 3,
+    "testing": 4,
     "update": 4,
     "training": 5,
     "figures": 4,

@@ -24,6 +24,8 @@ from torchgd.errors import InputError
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from torchgd.compare.comparison import Comparison
+
 AgainstOption = Annotated[
     str | None,
     typer.Option(metavar="MODULE:CLASS", help="Any optimizer, e.g. torch.optim.Adam or mine.py:MySGD."),
@@ -85,7 +87,8 @@ def compare(
     our_name = type(example).__name__
     name = against or "torch.optim.SGD"
     with redirect_stdout(sys.stderr):  # anyone's code may print; the answer alone is on standard output
-        theirs = _with_options(_optimizer_class(name), name, with_ or [], rate)
+        # a contract is that of the class as it is: our learning rate goes only to one that needs it
+        theirs = _with_options(_optimizer_class(name), name, with_ or [], rate, as_it_is=contract)
     if contract:
         checked = (theirs, name) if against else (ours, our_name)
         _check_contract(*checked, as_json=as_json)
@@ -118,33 +121,42 @@ def compare(
     if as_json:
         terminal.print_json(answer)
     else:
-        first = found.first
-        rows = [["verdict", found.verdict.value], ["steps compared", str(found.steps)]]
-        rows += [["largest distance", f"{answer['largest_ulps']:.6g} ulps"]]
-        if first:
-            rows += [["first difference", f"step {first.step}, {first.parameter}"]]
-            rows += [[our_name, repr(first.a)], [name, repr(first.b)]]
-            rows += [["distance there", f"{first.ulps:.6g} ulps"]]
-        terminal.table(["", "value"], rows)
-        terminal.say(str(answer["sentence"]))
+        _print_comparison(found, our_name, name)
     if found.verdict is Verdict.different:
         raise typer.Exit(1)
 
 
-def _check_contract(factory: Callable[..., Optimizer], name: str, *, as_json: bool) -> None:
-    """Print the findings; exit with 1 where one failed."""
-    from torchgd.compare.contract import Outcome, check_optimizer
+def _print_comparison(found: Comparison, ours: str, theirs: str) -> None:
+    """The table, and the sentence."""
+    first = found.first
+    rows = [["verdict", found.verdict.value], ["steps compared", str(found.steps)]]
+    rows += [["largest distance", f"{found.ulps.max().item():.6g} ulps"]]
+    if first:
+        rows += [["first difference", f"step {first.step}, {first.parameter}"]]
+        rows += [[ours, repr(first.a)], [theirs, repr(first.b)]]
+        rows += [["distance there", f"{first.ulps:.6g} ulps"]]
+    terminal.table(["", "value"], rows)
+    terminal.say(f"{ours} and {theirs}: {found}")
 
-    with redirect_stdout(sys.stderr):
-        findings = check_optimizer(factory)
+
+def _check_contract(factory: Callable[..., Optimizer], name: str, *, as_json: bool) -> None:
+    """Print the findings, the worst first; exit with 1 where one failed."""
+    from torchgd.compare.contract import CONTRACT, Outcome, by_severity, check_optimizer
+
+    with terminal.progress(len(CONTRACT), "clauses") as show, redirect_stdout(sys.stderr):
+        findings = by_severity(check_optimizer(factory, on_progress=lambda done, of: show(done)))
     counts = {outcome: sum(finding.outcome is outcome for finding in findings) for outcome in Outcome}
     sentence = f"{name}: " + ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items())
     if as_json:
-        listed = [{**asdict(finding), "outcome": finding.outcome.value} for finding in findings]
+        listed = [{**asdict(f), "outcome": f.outcome.value, "severity": f.severity.value} for f in findings]
         terminal.print_json({"optimizer": name, "findings": listed, "sentence": sentence})
     else:
+        told = ""
         for finding in findings:
-            terminal.say(f"{finding.name:<20} {finding.outcome.value:<15} {finding.evidence}", hang=37)
+            if not finding and finding.severity.value != told:
+                told = finding.severity.value
+                terminal.say(f"{told}:")
+            terminal.say(f"{finding.name:<24} {finding.outcome.value:<15} {finding.evidence}", hang=41)
         terminal.say(sentence)
     if counts[Outcome.failed]:
         raise typer.Exit(1)
@@ -159,7 +171,9 @@ def _optimizer_class(name: str) -> type[Optimizer]:
         raise InputError(f"--against {name}: give a module and a class, e.g. torch.optim.SGD")
     found = load_object(name) if module_name.endswith(".py") else _in_module(module_name, class_name, name)
     if not (isinstance(found, type) and issubclass(found, Optimizer)):
-        raise InputError(f"--against {name}: {class_name} is no subclass of torch.optim.Optimizer; give one")
+        raise InputError(
+            f"--against {name}: {class_name} is not a subclass of torch.optim.Optimizer; give one"
+        )
     return found
 
 
@@ -184,14 +198,19 @@ def _in_module(module_name: str, class_name: str, name: str) -> Any:
 
 
 def _with_options(
-    made: Callable[..., Optimizer], name: str, words: list[str], lr: float
+    made: Callable[..., Optimizer], name: str, words: list[str], lr: float, *, as_it_is: bool
 ) -> partial[Optimizer]:
-    """The class with the arguments of --with, tried on one parameter; lr is ours unless given."""
+    """The class with the arguments of --with, tried on one parameter; lr is ours unless given.
+
+    As it is: its own lr where it has one, and a parameter of shape (2, 3), which matrix methods take too.
+    """
     import torch
 
     taken = inspect.signature(made).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
-    options: dict[str, Any] = {"lr": lr} if anything or "lr" in taken else {}
+    has_lr = "lr" in taken and as_it_is and isinstance(taken["lr"].default, float)
+    ours = "lr" in taken or (anything and not as_it_is)
+    options: dict[str, Any] = {"lr": lr} if ours and not has_lr else {}
     for word in words:
         key, equals, text = word.partition("=")
         if not (equals and key.isidentifier()):
@@ -205,7 +224,7 @@ def _with_options(
             options[key] = text
     factory = partial(made, **options)
     try:
-        factory([torch.nn.Parameter(torch.zeros(()))])
+        factory([torch.nn.Parameter(torch.zeros((2, 3) if as_it_is else ()))])
     except Exception as error:  # anyone's code
         given = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise InputError(f"--against {name}: {type(error).__name__}: {error} (given {given})") from error

@@ -21,6 +21,8 @@ from torchgd.compare.lockstep import LossFunction, OptimizerFactory, Run, schedu
 from torchgd.compare.rounding import bits, same_rule, ulps_apart
 from torchgd.errors import InputError
 
+_STILL = "no step moved a bit"
+
 
 class Verdict(str, Enum):
     """How two optimizers stand to each other."""
@@ -46,9 +48,9 @@ class Difference:
         return f"step {self.step}, {place}: {self.a!r} against {self.b!r}, {self.ulps:.6g} ulps apart"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """What :func:`compare_optimizers` found; its ``str`` says it in a sentence.
+    """What :func:`compare_optimizers` found: false where the rules differ; its ``str`` is the sentence.
 
     Attributes:
         verdict: equal; rounding, the same rule in another order of operations; or different.
@@ -64,9 +66,21 @@ class Comparison:
     ulps: Tensor
     reason: str
 
+    @property
+    def ok(self) -> bool:
+        """Whether the two are one rule."""
+        return self.verdict is not Verdict.different
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __repr__(self) -> str:
+        return f"Comparison({self.verdict.value} over {self.steps} steps)"
+
     def __str__(self) -> str:
         if self.first is None:
-            return f"equal bit for bit over {self.steps} steps"
+            still = f", because {self.reason}" if self.reason.startswith(_STILL) else ""
+            return f"equal bit for bit over {self.steps} steps{still}"
         apart = f"at most {self.ulps.max():.6g} ulps apart over {self.steps} steps"
         return f"{self.verdict.value}: {self.reason}; {apart}; first at {self.first}"
 
@@ -112,6 +126,7 @@ def compare_optimizers(
         raise InputError(f"steps is {steps}; give 1 or more")
     samples = schedule(x, y, batches, steps)
     one, other = Run(model, a, loss_fn), Run(model, b, loss_fn)
+    start = {name: p.detach().clone() for name, p in one.parameters.items()}
     first, ulps = None, list[float]()
     for chosen in samples:
         step_alike([one, other], x[chosen], y[chosen])
@@ -122,12 +137,17 @@ def compare_optimizers(
         if not (one.finite() and other.finite()):
             break
     verdict, reason = Verdict.equal, "the same bits after every step"
+    if all(torch.equal(p, start[name]) for name, p in one.parameters.items()):
+        dtypes = {str(p.dtype).removeprefix("torch.") for p in one.parameters.values()}
+        reason = f"{_STILL}: each is below the resolution of {' and '.join(sorted(dtypes))}, or 0"
     if first:
         try:
             same, reason = same_rule(a, b, model, x, y, loss_fn, samples)
         except RuntimeError as error:  # what ran so far in the model's own dtype
             told = f"the bits differ at {first}, and the model does not run in float64"
-            raise InputError(f"{told} ({error}), which would tell why; fix no dtype in it") from error
+            raise InputError(
+                f"{told} ({error}), which would tell why; do not hard-code a dtype in the model"
+            ) from error
         verdict = Verdict.rounding if same else Verdict.different
     return Comparison(verdict, len(ulps), first, torch.tensor(ulps, dtype=torch.float64), reason)
 

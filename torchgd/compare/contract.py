@@ -74,7 +74,7 @@ class Finding:
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """The failed ones first, the worst first; then the passed ones, then the ones not applicable."""
     outcomes, harms = [Outcome.failed, Outcome.passed, Outcome.not_applicable], list(Severity)
-    return sorted(findings, key=lambda f: (outcomes.index(f.outcome), not f.ok or harms.index(f.severity)))
+    return sorted(findings, key=lambda f: (outcomes.index(f.outcome), 0 if f.ok else harms.index(f.severity)))
 
 
 def check_optimizer(

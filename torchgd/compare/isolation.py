@@ -73,6 +73,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 def _optimizer_classes(cls: type) -> set[type]:
     found = {cls}
-    for below in cls.__subclasses__():
-        found |= _optimizer_classes(below)
+    below: list[type] = cls.__subclasses__()
+    for sub in below:
+        found |= _optimizer_classes(sub)
     return found

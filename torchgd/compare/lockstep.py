@@ -99,7 +99,7 @@ def schedule(
     for batch in islice(_epochs(batches), steps):
         indices = torch.as_tensor(batch, dtype=torch.long, device=x.device)
         if indices.numel() == 0 or not (int(indices.min()) >= 0 and int(indices.max()) < len(x)):
-            raise InputError(f"batches: {list(batch)} is no batch of the samples 0 to {len(x) - 1}")
+            raise InputError(f"batches: {list(batch)} is not a batch of the samples 0 to {len(x) - 1}")
         drawn.append(indices)
     return drawn
 

@@ -133,8 +133,8 @@ def _unrounded_factors() -> Iterator[list[float]]:
         seen.append(factor)
         return [t * factor for t in tensors]
 
-    torch._foreach_mul_, torch._foreach_mul = in_place, out_of_place
+    vars(torch).update(_foreach_mul_=in_place, _foreach_mul=out_of_place)
     try:
         yield seen
     finally:
-        torch._foreach_mul_, torch._foreach_mul = kept
+        vars(torch).update(_foreach_mul_=kept[0], _foreach_mul=kept[1])

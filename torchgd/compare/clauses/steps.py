@@ -102,7 +102,10 @@ def first_gradient_late(s: Subject) -> str:
     optimizer = s.make([p, late])
     s.descend(optimizer, [p], steps=1)
     s.descend(optimizer, [p, late])
-    expect(moved(late) and bool(late.isfinite().all()), f"it went from {s.parameter()[0]} to {late[0]}")
+    expect(
+        moved(late) and bool(late.isfinite().all()),
+        f"it ends at {late[0].tolist()}, not {p[0].tolist()}",
+    )
     return "moves from then on"
 
 
