@@ -86,10 +86,17 @@ MODULES = {
 # Bases, and classes for several processes or for a model's own backward pass.
 LEFT_OUT = {
     *("Optimizer", "BaseOptimizer", "PSGDBase", "SOAPBase", "SplitOpt", "StochLineSearchBase", "CMAES"),
-    *("DistributedMuon", "DistributedKron", "DistributedOneSidedKron", "MuonWithAuxAdam", "DeMo"),
+    *(
+        "DistributedMuon",
+        "DistributedKron",
+        "DistributedOneSidedKron",
+        "MuonWithAuxAdam",
+        "muon.Muon",
+        "DeMo",
+    ),
     *("LOMO", "AdaLOMO", "GSAM", "LayerWiseDummyOptimizer"),
 }
-SECONDS = 90.0
+SECONDS = 180.0
 
 
 def groups_with(cls: Any, **keys: Any) -> Callable[..., Any]:
@@ -153,7 +160,7 @@ def factory_of(package: str, name: str, cls: Any) -> Callable[..., Any]:
     if package == "pytorch-optimizer" and name == "AdamMini":
         return of_model(cls)
     if package == "pytorch-optimizer" and name in {"BSAM", "Ranger21"}:
-        return partial(cls, **({"num_data": 100} if name == "BSAM" else {"num_iterations": 1000}))
+        return partial(cls, **({"num_data": 1_000_000} if name == "BSAM" else {"num_iterations": 1000}))
     if package in {"adam-mini", "gefen"}:
         return named(cls)
     return cls  # type: ignore[no-any-return]
@@ -180,7 +187,11 @@ def classes_of(package: str) -> dict[str, Any]:
             return {"mechanize(SGD)": module.mechanize}
         root = module_name.split(".")[0]
         for name, value in sorted(vars(module).items()):
-            own = isinstance(value, type) and value.__module__.split(".")[0] == root and name not in LEFT_OUT
+            own = (
+                isinstance(value, type)
+                and value.__module__.split(".")[0] == root
+                and not {name, f"{root}.{name}"} & LEFT_OUT
+            )
             if own and issubclass(value, torch.optim.Optimizer) and value not in found.values():
                 prefix = "" if number == 0 else module_name.removeprefix(f"{root}.") + "."
                 found[prefix + name] = value

@@ -196,6 +196,8 @@ def _judge(clause: Clause, subject: Subject) -> Finding:
     except NotApplicableError as why:
         evidence, outcome = str(why), Outcome.not_applicable
     except Exception as error:  # the optimizer is anyone's code, and may raise anything
+        if time.monotonic() > subject.deadline:
+            raise OutOfTimeError from error
         evidence, severity = f"raised {words_of(error)}", _loud(clause)
         if clause.may_refuse and deliberate(error):
             evidence, outcome = f"refused: {words_of(error)}", Outcome.not_applicable
