@@ -98,11 +98,12 @@ def check_optimizer(
         InputError: ``factory(params)`` raises, or makes no Optimizer.
 
     Example:
-        >>> from torch.optim import SGD
-        >>> for finding in check_optimizer(SGD):
+        >>> from torch.optim import Adagrad
+        >>> for finding in by_severity(check_optimizer(Adagrad)):
         ...     if not finding:
-        ...         print(finding.name, finding.evidence, sep=": ")
-        lr refused: accepted in silence: lr = nan, lr = inf
+        ...         print(finding.name, finding.severity.value, sep=": ")
+        shared state: breaks a feature
+        lr refused: refuses, or takes what it should refuse
 
     Source: https://docs.pytorch.org/docs/stable/optim.html (2025).
     """
