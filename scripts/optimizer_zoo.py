@@ -83,12 +83,13 @@ MODULES = {
     "torch-optimi": "optimi",
     "transformers": "transformers.optimization",
 }
-# Bases, and classes for several processes or for a model's own backward pass.
-LEFT_OUT = set(
-    """Optimizer BaseOptimizer PSGDBase SOAPBase SplitOpt StochLineSearchBase CMAES LOMO AdaLOMO GSAM DeMo
-    DistributedMuon DistributedKron DistributedOneSidedKron MuonWithAuxAdam muon.Muon
-    LayerWiseDummyOptimizer""".split()
-)
+# Bases, classes for several processes or for a model's own backward pass, and searches without a gradient.
+LEFT_OUT = {
+    *("Optimizer", "BaseOptimizer", "PSGDBase", "SOAPBase", "SplitOpt", "StochLineSearchBase", "GSAM"),
+    *("DistributedMuon", "DistributedKron", "DistributedOneSidedKron", "MuonWithAuxAdam", "muon.Muon"),
+    *("LOMO", "AdaLOMO", "DeMo", "LayerWiseDummyOptimizer", "CMAES", "DifferentialEvolution"),
+    *("GeneticAlgorithm", "ParticleSwarmOptimization", "QuantumAnnealing", "SimulatedAnnealing"),
+}
 SECONDS = 180.0
 
 

@@ -66,7 +66,7 @@ TORCH: dict[str, tuple[Callable[..., Optimizer], set[str], set[str]]] = {
                 "add_param_group",
                 "weight decay",
             ),
-            *("maximize", "foreach", "fused", "torch.compile", "GradScaler"),
+            *("maximize", "foreach", "fused", "torch.compile", "GradScaler", ".grad untouched"),
         },
     ),
     "SparseAdam": (

@@ -249,7 +249,8 @@ def name_of(dtype: torch.dtype) -> str:
 
 def examine_ways(factory: Factory, deadline: float, **options: Any) -> Subject:
     """The optimizer with the first way of stepping in which it moves."""
-    first: Exception | None = None
+    told: Exception | None = None
+    stood_still = False
     for gradients in ("dense", "graph", "sparse"):
         for closure in (False, True):
             for dtype in (torch.float64, torch.float32, torch.bfloat16):
@@ -258,11 +259,13 @@ def examine_ways(factory: Factory, deadline: float, **options: Any) -> Subject:
                     with alone():
                         start = tried.first_move()
                 except Exception as error:  # anyone's code
-                    first = first or error
+                    # the first one tells, unless it is about a missing closure
+                    told = error if told is None or "closure" in str(told) else told
                     continue
                 if start:
                     return replace(tried, start=start)
-    return Subject(factory, deadline, options, error=first)
+                stood_still = stood_still or gradients == "dense"
+    return Subject(factory, deadline, options, error=None if stood_still else told)
 
 
 def with_options(plain: Subject) -> Subject | None:

@@ -13,6 +13,8 @@ from torchgd.compare.subject import Subject
 @clause(".grad untouched", Severity.silent)
 def grad_untouched(s: Subject) -> str:
     """Steps leave every `.grad` the same tensor with the same values, also when climbing."""
+    if s.closure:
+        raise NotApplicableError("its closure gives the gradients anew")
     for options in ({}, {"maximize": True}):
         p, words = s.parameter(), "climbing: " if options else ""
         given = list[tuple[Tensor, Tensor]]()
