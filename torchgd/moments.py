@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -84,7 +84,11 @@ class Moments:
         c = self.c if self.n else (torch.dot(x, y) / torch.dot(x, x).clamp_min(1e-300)).item()
         z = torch.sub(y, x, alpha=c)
         xx, xz, zz = torch.stack([torch.dot(x, x), torch.dot(x, z), torch.dot(z, z)]).tolist()
-        return Moments(self.n + len(x), c, self.xx + xx, self.xz + xz, self.zz + zz)
+        return replace(self, c=c).with_sums(len(x), xx, xz, zz)
+
+    def with_sums(self, n: int, xx: float, xz: float, zz: float) -> Moments:
+        """With the sums of more samples about the same c."""
+        return Moments(self.n + n, self.c, self.xx + xx, self.xz + xz, self.zz + zz)
 
 
 def float64(values: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from torchgd.data.dataset import Dataset
 from torchgd.epoch.maps import epoch_with_moments
-from torchgd.epoch.one_pass import room
+
 from torchgd.epoch_maps import EpochMap
 from torchgd.errors import InputError
 from torchgd.interruption import stoppable

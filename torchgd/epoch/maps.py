@@ -28,12 +28,10 @@ from torchgd.epoch.one_pass import OnePass
 from torchgd.epoch_maps import EpochMap
 from torchgd.moments import Moments
 
-__all__ = ["EpochMap", "epoch_map", "epoch_map_of_blocks", "epoch_with_moments", "prefix_maps"]
+__all__ = ["EpochMap", "epoch_map", "epoch_with_moments"]
 
 
-def epoch_map(
-    x: Tensor, y: Tensor, lr: float, batch_size: int = 1, *, compiled: bool | None = None
-) -> EpochMap:
+def epoch_map(x: Tensor, y: Tensor, lr: float, batch_size: int = 1) -> EpochMap:
     """The whole epoch in order, w ↦ Π(1 − 2 lr xᵢ²) w + …, as one map; with batches, of their means.
 
     Args:
@@ -41,8 +39,6 @@ def epoch_map(
         y: the targets, shape (n,).
         lr: the learning rate, in units of 1/x².
         batch_size: samples per update; n or more is the full batch. The last batch may be smaller.
-        compiled: whether updates of one sample go through torch.compile where that works: a faster pass after
-            seconds of compiling, once a process. None: where there are samples enough to win them back.
 
     Raises:
         InputError: shapes, dtypes or devices differ, a sample is not finite, lr or batch_size is not above 0.
@@ -54,69 +50,31 @@ def epoch_map(
         >>> round(epoch(1.0), 12), round(epoch.after(100)(1.0), 12)
         (1.260688, 2.0)
     """
-    return epoch_map_of_blocks([(x, y)], lr, batch_size, compiled=compiled)
-
-
-def epoch_map_of_blocks(
-    blocks: Iterable[Block], lr: float, batch_size: int = 1, *, compiled: bool | None = None
-) -> EpochMap:
-    """The same from blocks of samples, read once, in order: the memory needed is that of one block.
-
-    A batch may begin in one block and end in another. The other arguments and the errors are those
-    of :func:`epoch_map`; an error names the block.
-
-    Example:
-        >>> import torch
-        >>> x = torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
-        >>> epoch_map_of_blocks([(x[:3], x[:3]), (x[3:], x[3:])], 0.125, 2) == epoch_map(x, x, 0.125, 2)
-        True
-    """
-    return prefix_maps(blocks, lr, batch_size, compiled=compiled)[-1]
-
-
-def prefix_maps(
-    blocks: Iterable[Block],
-    lr: float,
-    batch_size: int = 1,
-    stops: Sequence[int] | Tensor = (),
-    *,
-    compiled: bool | None = None,
-) -> list[EpochMap]:
-    """The maps from the start of the epoch to chosen updates, and last the map of the whole epoch.
-
-    Args:
-        blocks: pairs of x and y, as for :func:`epoch_map_of_blocks`; ``[(x, y)]`` for tensors.
-        lr, batch_size, compiled: as for :func:`epoch_map`; what lies around a stop is not compiled.
-        stops: after how many updates, in ascending order; 0 is the identity.
-
-    Raises:
-        InputError: as for :func:`epoch_map`, and where stops are not ascending or lie outside the epoch.
-
-    Example:
-        >>> import torch
-        >>> x = torch.tensor([1.0, 2.0, 3.0]).double()
-        >>> [round(prefix(1.0), 6) for prefix in prefix_maps([(x, 2 * x)], 0.01, 1, [1, 2])]
-        [1.02, 1.0984, 1.260688]
-    """
-    return OnePass(lr, batch_size, stops, compiled=compiled).over(blocks)
+    return OnePass(lr, batch_size).over([(x, y)])[-1]
 
 
 def epoch_with_moments(
-    blocks: Iterable[Block],
-    lr: float,
-    batch_size: int = 1,
-    stops: Sequence[int] | Tensor = (),
-    *,
-    compiled: bool | None = None,
+    blocks: Iterable[Block], lr: float, batch_size: int = 1, stops: Sequence[int] | Tensor = ()
 ) -> tuple[list[EpochMap], Moments]:
-    """What :func:`prefix_maps` gives, and from the same reading of the data the moments of all samples.
+    """The same of samples in blocks, read once, in order: the maps up to the stops and of all, and the moments.
+
+    The memory needed is that of one block; a batch may begin in one block and end in another.
+
+    Args:
+        blocks: pairs of x and y, each as for :func:`epoch_map`.
+        lr, batch_size: as for :func:`epoch_map`.
+        stops: after how many updates a map is wanted, in ascending order; 0 is the identity.
+
+    Raises:
+        InputError: as for :func:`epoch_map`, with the number of the block; and where stops are not ascending
+            or lie outside the epoch.
 
     Example:
         >>> import torch
         >>> x = torch.tensor([1.0, 2.0, 3.0]).double()
-        >>> (epoch,), moments = epoch_with_moments([(x, 2 * x)], 0.01)
-        >>> round(epoch(1.0), 12), round(moments.cost(1.0), 12)
-        (1.260688, 4.666666666667)
+        >>> maps, moments = epoch_with_moments([(x[:2], 2 * x[:2]), (x[2:], 2 * x[2:])], 0.01, stops=[1, 2])
+        >>> [round(each(1.0), 6) for each in maps], round(moments.cost(1.0), 6)
+        ([1.02, 1.0984, 1.260688], 4.666667)
     """
-    one_pass = OnePass(lr, batch_size, stops, compiled=compiled, with_moments=True)
+    one_pass = OnePass(lr, batch_size, stops, with_moments=True)
     return one_pass.over(blocks), one_pass.moments
