@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from torchgd import epoch_map
 
 PASS = "one memory pass (torch.dot)"
-SCAN = "torchgd scan, eager"
+SCAN = "torchgd scan"
 EPOCHS = (1, 10, 100, 1000)
 
 
@@ -68,7 +68,7 @@ def epochs(options: argparse.Namespace) -> None:
         last = max(measured)
         cells = [number(measured.get(n, measured[last]) * 1e9, estimated=n not in measured) for n in sizes]
         rows[name] = [*cells, *(number(measured[last] / per_sample[side][last]) for side in (SCAN, PASS))]
-    columns = [*(f"N = {count(n)}" for n in sizes), "to the eager scan", "to one pass"]
+    columns = [*(f"N = {count(n)}" for n in sizes), "to the scan", "to one pass"]
     table("One epoch of per-sample SGD in order, float64, ns per sample", columns, rows)
 
     n = min(10**7, sizes[-1])
@@ -116,7 +116,7 @@ def many_epochs(n: int, one: Times, options: argparse.Namespace) -> dict[str, di
 
 
 def quick_enough(name: str, one: Times, k: int, options: argparse.Namespace) -> bool:
-    return "scan," in name or one[name] * k <= options.seconds
+    return name == SCAN or one[name] * k <= options.seconds
 
 
 def draw(
@@ -134,7 +134,7 @@ def draw(
         style: dict[str, Any] = {
             "color": f"C{i}",
             "marker": "o",
-            "linewidth": 3 if "torchgd scan" in name else 1.5,
+            "linewidth": 3 if name == SCAN else 1.5,
         }
         if name == PASS:
             style = {"color": "black", "linestyle": ":"}
@@ -166,7 +166,7 @@ def batches(options: argparse.Namespace) -> None:
     }
     times = medians({**sides, PASS: partial(torch.dot, x, y)}, options.repeats)
     rows = {name: [number(t / n * 1e9), number(t / times[PASS])] for name, t in times.items()}
-    table(f"The map of an epoch of {count(n)} samples, eager", ["ns per sample", "memory passes"], rows)
+    table(f"The map of an epoch of {count(n)} samples", ["ns per sample", "memory passes"], rows)
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -60,7 +60,7 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
     for row in (
-        "torchgd scan, eager",
+        "torchgd scan",
         "torch.optim.SGD, autograd",
         "full batch",
         "torch.optim.SGD, fused=True",

@@ -18,12 +18,8 @@ LR, START = 0.01, 1.0  # for x of unit variance
 Side = Callable[[int], float]
 
 
-def scan_eager(x: Tensor, y: Tensor) -> Side:
-    return lambda epochs: epoch_map(x, y, LR, compiled=False).after(epochs)(START)
-
-
-def scan_compiled(x: Tensor, y: Tensor) -> Side:
-    return lambda epochs: epoch_map(x, y, LR, compiled=True).after(epochs)(START)
+def scan(x: Tensor, y: Tensor) -> Side:
+    return lambda epochs: epoch_map(x, y, LR).after(epochs)(START)
 
 
 def loop_by_hand(x: Tensor, y: Tensor) -> Side:
@@ -122,8 +118,7 @@ def numba_loop(x: Tensor, y: Tensor) -> Side:
 
 
 SIDES = {
-    "torchgd scan, eager": scan_eager,
-    "torchgd scan, compiled": scan_compiled,
+    "torchgd scan": scan,
     "numba loop": numba_loop,
     "jitted jax.lax.scan": jax_scan,
     "scikit-learn SGDRegressor": sgd_regressor,

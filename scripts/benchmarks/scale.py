@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.measure import count, in_turn, number, ratio, samples, table
 from torchgd import Dataset, epoch_map, load
 from torchgd.epoch.distributed import epoch_of_shards, process_group
-from torchgd.epoch.maps import epoch_map_of_blocks
+from torchgd.epoch.maps import epoch_with_moments
 
 LR = 0.01
 SCRIPTS = Path(__file__).parents[1]
@@ -51,20 +51,20 @@ def linear(options: argparse.Namespace) -> None:
 
     def all_sets(n: int) -> None:
         for xs, ys in zip(x.split(n), y.split(n), strict=True):
-            epoch_map(xs, ys, LR, compiled=False)
+            epoch_map(xs, ys, LR)
 
     def run(epochs: int) -> None:
-        epoch_map(x[: 10**7], y[: 10**7], LR, compiled=False).after(epochs)(1.0)
+        epoch_map(x[: 10**7], y[: 10**7], LR).after(epochs)(1.0)
 
     sizes = [n for n in (10**8, 10**7, 10**6) if n <= largest] or [largest]
     for title, sides, total in (
         (
-            f"The map of an epoch, eager, of {count(largest)} samples in sets of N",
+            f"The map of an epoch, of {count(largest)} samples in sets of N",
             {f"N = {count(n)}": partial(all_sets, n) for n in sizes},
             largest,
         ),
         (
-            f"Epochs over the same {count(min(10**7, largest))} samples, eager",
+            f"Epochs over the same {count(min(10**7, largest))} samples",
             {f"{epochs} epochs": partial(run, epochs) for epochs in (1, 10, 100, 1000)},
             min(10**7, largest),
         ),
@@ -127,7 +127,7 @@ def _read_from_disk(folder: Path) -> None:
     before = _peak()
     data = load(x=folder / "x.npy", y=folder / "y.npy")
     began = time.perf_counter()
-    epoch_map_of_blocks(data.blocks(1 << 20), LR)
+    epoch_with_moments(data.blocks(1 << 21), LR)
     seconds = time.perf_counter() - began
     print(json.dumps({"seconds": seconds, "before": before, "peak": _peak()}))
 

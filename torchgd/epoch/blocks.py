@@ -45,8 +45,9 @@ def refuse_non_finite(x: Tensor, y: Tensor, first: int) -> None:
 
 
 def a_thousand(values: Tensor) -> Tensor:
-    """A thousand of them or a few more, evenly spaced, in float64; all where they are few."""
-    return values[:: len(values) // 1024 if len(values) > 8192 else 1].double()
+    """A thousand or two of them, evenly spaced, in float64; all where they are fewer."""
+    n = values.numel()
+    return (values[:: n // 1024] if n > 2048 else values).double()
 
 
 def rough_weight(x: Tensor, y: Tensor) -> float:

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from torchgd.data.dataset import Dataset
 from torchgd.epoch.maps import epoch_with_moments
-
 from torchgd.epoch_maps import EpochMap
 from torchgd.errors import InputError
 from torchgd.interruption import stoppable
 from torchgd.moments import Moments
+
+IN_MEMORY, FROM_FILES = 1 << 24, 1 << 21  # samples of a block, between which the threads meet
 
 
 class _EveryRankError(InputError):
@@ -91,16 +92,15 @@ def epoch_of_shards(
     group: Group = ALONE,
     stops: Sequence[int] = (),
     *,
-    compiled: bool | None = None,
     on_samples: Callable[[int], None] = lambda samples: None,
 ) -> tuple[list[EpochMap], Moments]:
     """What :func:`.maps.epoch_with_moments` gives, of all samples; each rank reads its own share, once.
 
     Args:
         data: all samples, the same on every rank: in files, or in memory.
-        lr, batch_size, compiled: as for :func:`torchgd.epoch.maps.epoch_map`.
+        lr, batch_size: as for :func:`torchgd.epoch.maps.epoch_map`.
         group: from :func:`process_group`.
-        stops: as for :func:`torchgd.epoch.maps.prefix_maps`, for a group of one only.
+        stops: as for :func:`torchgd.epoch.maps.epoch_with_moments`, for a group of one only.
         on_samples: called with the number of samples read so far, as if the other ranks were as fast.
 
     Raises:
@@ -110,12 +110,12 @@ def epoch_of_shards(
 
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:
         samples = 0
-        for x, y in data.blocks(max(1 << 20, room(data.inputs.device)), begin, end):
+        for x, y in data.blocks(IN_MEMORY if isinstance(data.inputs, Tensor) else FROM_FILES, begin, end):
             yield x, y
             samples += len(x)
             on_samples(samples * len(data) // (end - begin))
 
-    maps, own = epoch_with_moments(blocks(), lr, batch_size, stops, compiled=compiled)
+    maps, own = epoch_with_moments(blocks(), lr, batch_size, stops)
     if group.size == 1:
         return maps, own
     rows = group.gather([*astuple(maps[-1]), *astuple(own)])

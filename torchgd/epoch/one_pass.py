@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,12 +24,14 @@ from torchgd.epoch_maps import EpochMap, number_or_inf, times
 from torchgd.errors import InputError
 from torchgd.moments import Moments
 
+Part = TypeVar("Part")
+Found = TypeVar("Found")
 PIECES = 8  # that a thread takes at once: so many that handing them out costs little
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Samples in a row: whole batches; or some samples of one batch, which is closed after them if there are ends.
+    """Samples in a row: whole batches, or some samples of one batch, which ends with them if there are ends.
 
     Args:
         x, y: the samples.
@@ -42,11 +46,31 @@ class _Part:
     ends: list[int]
     of_batch: int
 
-    def work(self, rule: Rule) -> tuple[list[EpochMap] | None, Moments]:
-        """What a thread does by itself."""
-        if self.of_batch:
-            return None, sums(self.x, self.y, rule)
-        return fold(self.x, self.y, rule, self.ends[:-1])
+
+def _work(rule: Rule, part: _Part) -> tuple[list[EpochMap] | None, Moments]:
+    """What a thread does by itself."""
+    if part.of_batch:
+        return None, sums(part.x, part.y, rule)
+    return fold(part.x, part.y, rule, part.ends)
+
+
+def in_threads(
+    work: Callable[[Part], Found], parts: Iterable[Part], x: Tensor
+) -> Iterator[tuple[Part, Found]]:
+    """Each part with what is found for it, in order; by all threads if x, the whole, is large."""
+    threads = torch.get_num_threads()
+    if threads == 1 or x.device.type != "cpu" or x.numel() < 2 * PIECES * piece(x.device):
+        yield from ((part, work(part)) for part in parts)
+        return
+    running: deque[tuple[Part, Future[Found]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for part in parts:
+            running.append((part, pool.submit(work, part)))
+            if len(running) > 2 * threads:
+                first, future = running.popleft()
+                yield first, future.result()
+        for first, future in running:
+            yield first, future.result()
 
 
 class OnePass:
@@ -71,15 +95,11 @@ class OnePass:
 
     def over(self, blocks: Iterable[Block]) -> list[EpochMap]:
         """Read the blocks; the maps at the stops, and last that of the whole."""
-        threads = torch.get_num_threads()
         for x, y in checked(blocks):
             if self.samples == 0:
                 self._begin(x, y)
-            if threads == 1 or x.device.type != "cpu" or x.numel() < 2 * PIECES * piece(x.device):
-                for part in self._parts(x, y):
-                    self._take(part, *part.work(self.rule))
-            else:
-                self._work_in_threads(x, y, threads)
+            for part, found in in_threads(partial(_work, self.rule), self._parts(x, y), x):
+                self._take(part, *found)
         if self.open:
             self._close(self.open, self._ends(1))
         if self.stops:
@@ -87,7 +107,7 @@ class OnePass:
         return [*self.maps, self.map]
 
     def _begin(self, x: Tensor, y: Tensor) -> None:
-        """Choose the centre, and whether 1 − scale is carried, by about a thousand samples of the first block."""
+        """Choose the centre, and whether 1 − scale is carried, by a thousand samples of the first block."""
         squares, rule = a_thousand(x).square(), self.rule
         mean, most = (2 * rule.lr * value.item() for value in (squares.mean(), squares.max()))
         strong = (most if rule.batch_size == 1 else mean) > 1
@@ -96,18 +116,6 @@ class OnePass:
         self.rule = Rule(rule.lr, rule.batch_size, center, small, rule.with_moments)
         self.map = EpochMap(center=self.rule.center)
         self.moments = self.batch = Moments(c=self.rule.center)
-
-    def _work_in_threads(self, x: Tensor, y: Tensor, threads: int) -> None:
-        """Each part by the thread that is free, the results in order."""
-        running: deque[tuple[_Part, Future[tuple[list[EpochMap] | None, Moments]]]] = deque()
-        with ThreadPoolExecutor(threads) as pool:
-            for part in self._parts(x, y):
-                running.append((part, pool.submit(part.work, self.rule)))
-                if len(running) > 2 * threads:
-                    part, future = running.popleft()
-                    self._take(part, *future.result())
-            for part, future in running:
-                self._take(part, *future.result())
 
     def _parts(self, x: Tensor, y: Tensor) -> Iterator[_Part]:
         """Cut a block into parts."""
@@ -151,7 +159,7 @@ class OnePass:
         for x, y in zip(part.x.split(length), part.y.split(length), strict=True):
             updates = len(x) // rule.batch_size
             stops = [end - done for end in part.ends[:-1] if done < end <= done + updates or end == done == 0]
-            maps, _ = fold(x, y, rule, stops)
+            maps, _ = fold(x, y, rule, [*stops, updates])
             if maps is None:
                 refuse_non_finite(x, y, part.first + done * rule.batch_size)
                 self._in_order(*leaves(x, y, rule), [*stops, updates])

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchgd import EpochMap, InputError, epoch_map
-from torchgd.epoch import compiled, one_pass
-from torchgd.epoch.maps import epoch_map_of_blocks, epoch_with_moments, prefix_maps
+from torchgd.epoch import fold
+from torchgd.epoch.maps import epoch_with_moments
 
 
 def loop(x: Tensor, y: Tensor, lr: float, batch_size: int = 1, w: float = 1.0) -> list[float]:
@@ -35,11 +35,15 @@ def samples(n: int, seed: int = 0, noise: float = 1.0) -> tuple[Tensor, Tensor]:
     return x, 3 * x + noise * torch.randn(n, generator=generator, dtype=torch.float64)
 
 
-@pytest.fixture(params=["one block", "blocks of 8"])
+def prefix_maps(blocks: Iterable[tuple[Tensor, Tensor]], *options: Any, **more: Any) -> list[EpochMap]:
+    return epoch_with_moments(blocks, *options, **more)[0]
+
+
+@pytest.fixture(params=["one piece", "pieces of 8"])
 def paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With blocks of 8 samples a small epoch takes the paths of a large one."""
-    if request.param != "one block":
-        monkeypatch.setitem(one_pass.BLOCK, "cpu", 8)
+    """With pieces of 8 samples a small epoch takes the paths of a large one, threads included."""
+    if request.param != "one piece":
+        monkeypatch.setitem(fold.PIECE, "cpu", 8)
 
 
 # Both sides round once or twice an update, each by eps/2 = 1.1e-16 of a weight near 3, and the factors
@@ -63,7 +67,7 @@ def test_every_prefix_is_the_loop(n: int, batch_size: int) -> None:
     st.lists(st.integers(1, 30), min_size=1, max_size=6),
     st.integers(1, 40),
     st.lists(st.integers(0, 6), max_size=4),
-    st.sampled_from([8, 1 << 18]),
+    st.sampled_from([8, 1 << 14]),
 )
 def test_blocks_make_no_difference(lengths: list[int], batch_size: int, gaps: list[int], block: int) -> None:
     x, y = samples(sum(lengths))
@@ -71,7 +75,7 @@ def test_blocks_make_no_difference(lengths: list[int], batch_size: int, gaps: li
     stops = [stop for stop in (sum(gaps[: i + 1]) for i in range(len(gaps))) if stop < len(weights)]
     blocks = zip(x.split(lengths), y.split(lengths), strict=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(one_pass.BLOCK, "cpu", block)
+        patch.setitem(fold.PIECE, "cpu", block)
         prefixes = prefix_maps(blocks, 0.05, batch_size, torch.tensor(stops))
     assert [prefix(1.0) for prefix in prefixes] == near([weights[stop] for stop in stops] + weights[-1:])
 
@@ -137,7 +141,7 @@ def test_overshooting_samples_at_the_end_are_seen(calm: int) -> None:
 
 def test_an_epoch_in_inference_mode_leaves_no_trace(course_data: tuple[Tensor, Tensor]) -> None:
     x, y = course_data
-    one_pass._kept.trees.clear()
+    fold._one.cache_clear()
     with torch.inference_mode():
         within = epoch_map(x, y, 0.01)
     assert epoch_map(x, y, 0.01) == within
@@ -266,18 +270,8 @@ def test_the_centre_is_the_solution_where_steps_overshoot(batch_size: int, lr: f
     assert epoch_map(x, 2 * x, lr, batch_size).center == center
 
 
-def test_a_tree_is_the_smallest_that_has_place() -> None:
-    here, places = torch.device("cpu"), 1
-    for leaves in range(1, 70):
-        places = places if leaves <= places else 2 * places
-        tree = one_pass.OnePass(0.1, 1, [], compiled=False)._tree_for(leaves, here)
-        assert tree.heap.shape == (2, 2 * places)
-        again = one_pass.OnePass(0.1, 1, [], compiled=False)._tree_for(places, here)
-        assert again is tree  # kept by the thread
-
-
-def test_threads_have_trees_of_their_own() -> None:
-    """Eight threads map other data at once, in trees of one size."""
+def test_threads_of_the_user_do_not_meet() -> None:
+    """Eight threads map other data at once."""
     data = [samples(3000, seed=seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda xy: [epoch_map(xy[0], xy[1], 0.01) for _ in range(20)], data))
@@ -309,22 +303,6 @@ def test_updates_after_an_overflow_count() -> None:
     weights = loop(x, y, 0.5)
     assert [prefix(1.0) for prefix in prefix_maps([(x, y)], 0.5, 1, range(10))[:-1]] == near(weights)
     assert [epoch_map(x, y, 0.5)(-1e9)] == near(weights[-1:])
-
-
-def test_whole_batches_go_through_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look at the sums of a batch, on the host, is for those that cross a rim."""
-    collected: list[int] = []
-    collect = one_pass.OnePass._collect
-
-    def noted(self: one_pass.OnePass, x: Tensor, y: Tensor) -> None:
-        collected.append(len(x))
-        collect(self, x, y)
-
-    monkeypatch.setattr(one_pass.OnePass, "_collect", noted)
-    for batch_size, rims in ((1, []), (3, [1]), (10, []), (40, []), (41, [40])):
-        collected.clear()
-        epoch_map(*samples(40), 0.01, batch_size)
-        assert collected == rims
 
 
 def test_sums_of_single_precision_are_double() -> None:
@@ -386,7 +364,7 @@ def test_a_stream_is_read_once_and_shuffled_epochs_compose() -> None:
     for epoch in range(3):
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch))
         w = loop(x[order], y[order], 0.01, w=w)[-1]
-        composed = composed.then(epoch_map_of_blocks(_loaded(x[order], y[order]), 0.01))
+        composed = composed.then(prefix_maps(_loaded(x[order], y[order]), 0.01)[-1])
     assert composed(1.0) == pytest.approx(w, rel=1e-12)
 
 
@@ -403,6 +381,15 @@ def test_the_moments_of_the_same_pass(batch_size: int) -> None:
         assert moments.gradient(w) == pytest.approx(torch.mean(2 * x * residual).item(), rel=1e-12)
 
 
+def test_the_moments_are_of_all_samples_where_a_product_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pieces whose factors, of −3 and then of 0.36, overflow and come back; and one without."""
+    monkeypatch.setitem(fold.PIECE, "cpu", 2500)
+    x = torch.cat([torch.full((700,), 2.0), torch.full((1800,), 0.8), torch.ones(100)]).double()
+    y = 3 * x + 1
+    moments = epoch_with_moments([(x, y)], 0.5)[1]
+    assert (moments.n, moments.cost(3.0)) == (2600, pytest.approx(1.0, rel=1e-12))
+
+
 def test_strides_gradients_and_other_dtypes() -> None:
     x, y = samples(300)
     expected = epoch_map(x, y, 0.01)(1.0)
@@ -414,77 +401,6 @@ def test_strides_gradients_and_other_dtypes() -> None:
     assert half == epoch_map(x.half().double(), y.half().double(), 0.01)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.*:DeprecationWarning"
-)  # torch's own, on its way to the compiler
-def test_compiled_is_the_same_map() -> None:
-    if compiled.chunk_maps("cpu") is None:
-        pytest.skip("no compiler here")
-    x, y = samples(2 * compiled.BLOCK + 777)
-    for stops in ([], [100], [compiled.BLOCK + 3]):
-        eager = prefix_maps([(x, y)], 1e-7, 1, stops, compiled=False)
-        quick = prefix_maps([(x, y)], 1e-7, 1, stops, compiled=True)
-        # Trees of another shape: 2²¹ roundings of eps/2, of random sign, are below 2e-13.
-        assert [m(1.0) for m in quick] == pytest.approx([m(1.0) for m in eager], rel=1e-12)
-        assert [m.scale for m in quick] == pytest.approx([m.scale for m in eager], rel=1e-12)
-    x[: compiled.BLOCK] = 1
-    x[1:4] = 1000  # overflows in the compiled pass; the loop has landed on w = 2 before
-    assert epoch_map(x, 2 * x, 0.5, compiled=True)(1.0) == 2
-
-
-def test_it_is_compiled_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-
-    def fold(x: Tensor, y: Tensor, rate: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
-        calls.append(len(x))
-        return 1 - rate * x * x, x * (y - center * x)
-
-    monkeypatch.setattr(one_pass, "chunk_maps", {"cpu": fold}.get)
-    monkeypatch.setattr(one_pass, "COMPILED_BLOCK", 8)
-    monkeypatch.setattr(one_pass, "_WORTH_COMPILING", 64)
-    x, y = samples(96)
-
-    def compiled_blocks(n: int, length: int, *options: Any, how: bool | None = None) -> int:
-        calls.clear()
-        blocks = list(zip(x[:n].split(length), y[:n].split(length), strict=True))
-        last = prefix_maps(blocks, 0.05, *options, compiled=how)[-1]
-        assert [last(1.0)] == near(loop(x[:n], y[:n], 0.05, *options[:1])[-1:])
-        assert set(calls) <= {8}
-        return len(calls)
-
-    assert compiled_blocks(63, 63) == 0
-    assert compiled_blocks(64, 64) == 8
-    assert compiled_blocks(64, 32) == 0
-    assert compiled_blocks(96, 32) == 4  # the last block: 64 samples lie before it
-    assert compiled_blocks(96, 96, 2) == 0
-    assert compiled_blocks(96, 96, how=False) == 0
-    assert [compiled_blocks(n, 96, how=True) for n in (7, 8, 17)] == [0, 1, 2]
-    assert compiled_blocks(96, 96, 1, [95]) == 11  # not where the stop lies
-
-    # The first sample lands on w = 2, where the last four factors, of 1e120, find nothing to grow.
-    huge = torch.tensor([1, 1, 1, 1, 1e60, 1e60, 1e60, 1e60], dtype=torch.float64)
-    assert epoch_map(huge, 2 * huge, 0.5, compiled=True)(1.0) == 2
-    # Σ y overflows, the weight does not: (1 − 0.98⁸) 10³⁰⁸
-    ones = torch.ones(8, dtype=torch.float64)
-    assert epoch_map(ones, 1e308 * ones, 0.01, compiled=True)(1.0) == pytest.approx((1 - 0.98**8) * 1e308)
-
-
-def test_a_million_samples_are_too_few_to_compile_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_pass, "chunk_maps", {}.__getitem__)
-    x, y = samples(compiled.BLOCK)
-    assert epoch_map(x, y, 1e-7) == epoch_map(x, y, 1e-7, compiled=False)
-
-
-@pytest.mark.parametrize(("threads", "samples"), [(1, 1), (2, 2), (3, 4), (4, 4), (8, 8), (64, 8)])
-def test_how_many_samples_are_composed_at_once(
-    threads: int, samples: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert one_pass.room(torch.device("cpu")) == samples * 2**17
-    assert one_pass.room(torch.device("cuda")) == 2**24
-    assert one_pass.room(torch.device("meta")) == 2**17
-
-
 def test_large_batches_go_through_many_blocks() -> None:
     x, y = samples(1000)
     weights = loop(x, y, 0.05, 300)
@@ -492,19 +408,45 @@ def test_large_batches_go_through_many_blocks() -> None:
     assert [prefix(1.0) for prefix in prefixes] == near([*weights, weights[-1]])
 
 
-def test_without_a_compiler_it_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: object, **options: object) -> object:
-        def fail(*args: object) -> object:
-            raise RuntimeError("no C++ compiler")
+@pytest.mark.parametrize("lr", [1e-9, 1e-4, 0.01, 0.3])
+def test_one_thread_and_two_end_with_the_same_bits(lr: float) -> None:
+    x, y = samples(600_000)
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append((epoch_map(x, y, lr), epoch_with_moments([(x, y)], lr, 1, [7, 300_000])))
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0] == found[1]
 
-        return fail
 
-    monkeypatch.setattr(compiled, "BLOCK", 64)
-    monkeypatch.setattr(torch, "compile", broken)
-    compiled.chunk_maps.cache_clear()
-    x, y = samples(1000)
-    assert epoch_map(x, y, 0.01, compiled=True) == epoch_map(x, y, 0.01)
-    compiled.chunk_maps.cache_clear()
+@pytest.mark.parametrize(
+    ("x3", "y3", "message"),
+    [
+        (0.9, 1.8, None),
+        (1.5, 3.0, None),  # a factor of −0.35
+        (1e160, 0.0, None),  # beyond float64's range, as the weight is then
+        (0.9, 1e308, None),  # within it
+        (math.nan, 1.0, r"^x\[3\]: nan is not finite"),
+        (0.9, math.inf, r"^y\[3\]: inf is not finite"),
+    ],
+)
+def test_what_later_updates_forget_is_looked_at(
+    x3: float, y3: float, message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each later factor is 1 − 0.6 · 0.81 = 0.514, whose 1,120th power is 0 in float64."""
+    monkeypatch.setitem(fold.PIECE, "cpu", 64)
+    x = torch.full((9000,), 0.9).double()
+    y = 2 * x
+    x[3], y[3] = x3, y3
+    if message:
+        with pytest.raises(InputError, match=message):
+            epoch_map(x, y, 0.3)
+    else:
+        found, (*_, whole) = epoch_map(x, y, 0.3), prefix_maps([(x, y)], 0.3)
+        assert (found.scale, found.converges) == (whole.scale, whole.converges)
+        assert abs(found(1.0)) == pytest.approx(abs(whole(1.0)), rel=1e-15)  # ±inf where it diverges
 
 
 one = torch.ones(3).double()
