@@ -217,7 +217,10 @@ def test_in_float32_a_number_beyond_it_ends_the_run() -> None:
 
 
 class Momentum(GradientDescent):
-    """A step that is no affine map of the weight alone."""
+    """A step that is not an affine map of the weight alone."""
+
+    def step(self, closure: Any = None) -> Any:
+        raise NotImplementedError
 
 
 ERRORS = [
