@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from numbers import Real
+from types import MethodType
 from typing import Any, overload
 
 import torch
@@ -34,7 +36,37 @@ from torchgd.errors import InputError
 from torchgd.guard import ZeroGradGuard
 
 
-class GradientDescent(Optimizer):
+class Eager(Optimizer):
+    """An optimizer whose construction does not import torch._dynamo, which takes as long as half of torch.
+
+    These methods have a decorator that keeps torch.compile out of them, and the first call of it imports
+    torch._dynamo. Where nothing has imported it yet, there is nothing to keep out.
+    """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """See :meth:`torch.optim.Optimizer.add_param_group`."""
+        self._undecorated(super().add_param_group)(param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """See :meth:`torch.optim.Optimizer.zero_grad`."""
+        self._undecorated(super().zero_grad)(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`torch.optim.Optimizer.state_dict`."""
+        state: dict[str, Any] = self._undecorated(super().state_dict)()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See :meth:`torch.optim.Optimizer.load_state_dict`."""
+        self._undecorated(super().load_state_dict)(state_dict)
+
+    def _undecorated(self, method: Any) -> Any:
+        if "torch._dynamo" in sys.modules:
+            return method
+        return MethodType(inspect.unwrap(method.__func__), self)
+
+
+class GradientDescent(Eager):
     """Full-batch gradient descent: w ← w − lr · (1/n) Σᵢ dℓᵢ/dw, one update an epoch.
 
     Args:
