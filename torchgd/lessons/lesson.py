@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from torchgd.data.dataset import Dataset, course
 from torchgd.figures import cost_curve, parabola, to_png
 from torchgd.model import LinearModel
 from torchgd.moments import Moments, float64
+from torchgd.optim import Eager
 from torchgd.plan import METHODS
 from torchgd.runs.atomic import write_whole
 from torchgd.runs.folders import new_folder
@@ -30,6 +32,14 @@ MOST_UPDATES = 2000  # the witnesses watch the first updates of a run, at most t
 COURSE_LR = 0.01  # lecture 3's
 
 Progress = AbstractContextManager[Callable[[int], None]]
+
+
+class _PyTorchs(Eager, torch.optim.SGD):
+    """torch.optim.SGD, but for the import of torch._dynamo: its own step, with gradients off."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        return inspect.unwrap(torch.optim.SGD.step)(self, closure)
 
 
 @dataclass(frozen=True)
@@ -243,7 +253,7 @@ def witness(config: Config, x: Tensor, y: Tensor) -> Witness:
 
     ours = train(model, x, y, optimizer, epochs, gradient=watched, check=False)
     peer = LinearModel(config.weight, device=x.device, dtype=x.dtype)
-    sgd = torch.optim.SGD(peer.parameters(), lr=config.rate)
+    sgd = _PyTorchs(peer.parameters(), lr=config.rate)
     batches = config.batches(len(x))  # its generator starts from the seed again
     theirs = train(peer, x, y, sgd, epochs, gradient="hand", batches=batches)
     updates = len(ours.update_weight)
