@@ -184,7 +184,7 @@ def test_what_training_need_not_import(tmp_path: Path) -> None:
     """torch._dynamo takes as long to import as half of torch, and what PyTorch decorates imports it."""
     code = (
         "import sys; from torchgd.cli import main; "
-        f"assert main(['train', '--epochs', '2', '--gradient', 'autograd', '--logdir', {str(tmp_path)!r}]) == 0; "
+        f"assert main(['train', '--epochs=2', '--gradient=autograd', '--logdir', {str(tmp_path)!r}]) == 0; "
         f"assert main(['lesson', '--epochs', '2', '--logdir', {str(tmp_path)!r}]) == 0; "
         "print({'torch._dynamo', 'sympy', 'matplotlib.pyplot', 'numba', 'sklearn'} & set(sys.modules))"
     )
