@@ -196,6 +196,7 @@ def certify(
     updates, best = epoch.updates, best_lr(epoch, epochs)
     chosen = best if lr is None else lr
     log_factor, offset, spread = epoch.log_factor(chosen), epoch.offset(chosen), epoch.spread(chosen)
+    factor = epoch.factor(chosen)
     converges = log_factor < 0 and any(low < chosen < high for low, high in epoch.intervals)
     grown, left = rounding(epoch if isinstance(epoch, FixedOrder) else FixedOrder(updates), chosen)
     shrinks = -math.expm1(log_factor) - grown if log_factor < 700 else -math.inf
@@ -211,9 +212,9 @@ def certify(
         intervals=epoch.intervals,
         almost_sure=epoch.almost_sure,
         best_lr=best,
-        best_factor=epoch.factor(best),
+        best_factor=factor if lr is None else epoch.factor(best),
         fastest_lr=epoch.fastest_lr,
-        factor=epoch.factor(chosen),
+        factor=factor,
         epoch_map=epoch.map(chosen),
         converges=converges,
         epochs=_epochs_to(tolerance, log_factor) if converges else None,

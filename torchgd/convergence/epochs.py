@@ -125,6 +125,8 @@ class FixedOrder:
     def log_factor(self, lr: float) -> float:
         """log|scale|."""
         step = lr * self.h  # however small: 1 − 1e-20 is 1, but log1p(−1e-20) is not 0
+        if lr < self.fastest_lr / 2:
+            return torch.log1p(-step).sum().item()
         return torch.where(step < 0.5, torch.log1p(-step), torch.log(self.factors(lr).abs())).sum().item()
 
     def factor(self, lr: float) -> float:

@@ -10,7 +10,8 @@ most two roots there; after the last zero it rises without end and has one. Ever
 
 A million updates have a million gaps. They are searched as a tree: over a narrow stretch of v the zeros far
 away add up to a smooth function, which a polynomial of degree 20 gives to rounding (its Bernstein ellipse
-reaches to the nearest far zero, at 3 half-widths: 5.8⁻²¹ < 2⁻⁵³); a stretch all on one side is left.
+reaches to the nearest far zero, at 3 half-widths: 5.8⁻²¹ < 2⁻⁵³); a stretch all on one side is left. The far
+zeros themselves are summed by cells, each as 21 zeros with weights that give the same far function.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ DEGREE = 20
 NODES = -np.cos(np.pi * np.arange(DEGREE + 1) / DEGREE)  # both ends of [-1, 1] are among them
 COEFFICIENTS = np.linalg.inv(chebvander(NODES, DEGREE))
 WIDEST = 4.0  # the complex poles of k, at ±2πi, stay as far away as the far zeros
-FEW = 64  # so few zeros are summed one by one
+FEW = 64  # zeros that are summed one by one
+MANY = 10_000  # zeros of which a bound is taken in place of the sum
 BLOCK = 1 << 15  # numbers in a block of a large sum
 SMALLEST = 53 * np.log(2)  # in float64 a factor 1 − lr h is 0 or at least 2⁻⁵³
 
@@ -49,13 +51,16 @@ def converging_intervals(curvatures: Array, weights: Array | None = None) -> tup
         0.47653762 0.51901447
     """
     moving = curvatures > 0
-    distinct, which = np.unique(curvatures[moving], return_inverse=True)
-    counts = np.bincount(which, None if weights is None else weights[moving]).astype(np.float64)
+    if weights is None:
+        distinct, counts = np.unique(curvatures[moving], return_counts=True)
+    else:
+        distinct, which = np.unique(curvatures[moving], return_inverse=True)
+        counts = np.bincount(which, weights[moving])
     if len(distinct) == 1:
         return ((0.0, 2.0 / float(distinct[0])),)
     scale = distinct[-1]
     zeros = np.log(scale) - np.log(distinct[::-1])  # rising from 0
-    diverging = _diverging(zeros, counts[::-1])
+    diverging = _diverging(_Zeros(zeros, counts[::-1].astype(np.float64)))
     intervals = [(0.0, diverging[0][0])]
     intervals += [(low, high) for (_, low), (high, _) in itertools.pairwise(diverging)]
     # In v as in log lr an interval needs a few numbers of its own: 8 roundings of v.
@@ -63,12 +68,61 @@ def converging_intervals(curvatures: Array, weights: Array | None = None) -> tup
     return tuple((float(np.exp(a) / scale) if a else 0.0, float(np.exp(b) / scale)) for a, b in wide)
 
 
+class _Zeros:
+    """The zeros of P in rising order from 0, how often each occurs, and in cells of width WIDEST · 2⁻ˡ.
+
+    A cell stands for its zeros, seen from its width away or farther: 21 zeros at its nodes, with weights.
+    """
+
+    def __init__(self, places: Array, counts: Array) -> None:
+        self.places, self.counts = places, counts
+        self.levels = max(0, int(np.log2(max(1, len(places) / FEW) * WIDEST / (places[-1] + WIDEST))))
+        width = WIDEST / 2**self.levels
+        cells = 2**self.levels * int(places[-1] / WIDEST + 1)
+        moments = np.zeros((cells, DEGREE + 1))
+        for start in range(0, len(places), BLOCK):
+            some = places[start : start + BLOCK] / width
+            cell = np.minimum(some.astype(np.int64), cells - 1)
+            values = chebvander(2 * (some - cell) - 1, DEGREE) * counts[start : start + BLOCK, None]
+            first = np.flatnonzero(np.diff(cell, prepend=-1))
+            moments[cell[first]] += np.add.reduceat(values, first)
+        self.weights = [moments @ COEFFICIENTS]
+        halves = [(chebvander((NODES + side) / 2, DEGREE) @ COEFFICIENTS) for side in (-1, 1)]
+        for _ in range(self.levels):  # from the finest cells up, two in one
+            left, right = self.weights[-1][0::2], self.weights[-1][1::2]
+            self.weights.append(left @ halves[0] + right @ halves[1])
+        self.weights.reverse()
+
+    def near(self, low: float, high: float) -> tuple[int, int, int]:
+        """The zeros within a width of this stretch, from whole cell to whole cell, and the cells' level."""
+        width = high - low
+        level = max(0, int(np.ceil(np.log2(WIDEST / width))))
+        if level > self.levels:
+            first, last = np.searchsorted(self.places, [low - width, high + width], side="right")
+            return int(first), int(last), level
+        cell = WIDEST / 2**level
+        ends = np.array([np.floor((low - width) / cell) * cell, np.ceil((high + width) / cell) * cell])
+        first, last = np.searchsorted(self.places, ends, side="left")
+        return int(first), int(last), level
+
+    def far_sum(self, v: Array, part: slice, level: int) -> Array:
+        """Σ cⱼ k(v − pⱼ) over this part of the zeros, for v all a cell's width or more away."""
+        cell, count = WIDEST / 2**level, part.stop - part.start
+        if count <= FEW or level > self.levels:
+            return _sum(v, self.places[part], self.counts[part])
+        first = int(self.places[part.start] / cell)
+        last = int(self.places[part.stop - 1] / cell) + 1
+        if (last - first) * (DEGREE + 1) >= count:
+            return _sum(v, self.places[part], self.counts[part])
+        nodes = (np.arange(first, last)[:, None] + (NODES + 1) / 2) * cell
+        return _sum(v, nodes.ravel(), self.weights[level][first:last].ravel())
+
+
 @dataclass(frozen=True)
 class _Stretch:
     """log|P| for low ≤ v ≤ high: the zeros near it one by one, those far away as a polynomial."""
 
-    zeros: Array
-    counts: Array
+    zeros: _Zeros
     low: float
     high: float
     near: slice
@@ -82,42 +136,45 @@ class _Stretch:
         return np.asarray(chebval(position, COEFFICIENTS @ self.far))
 
     def __call__(self, v: Array) -> Array:
-        return self.smooth(v) + _sum(v, self.zeros[self.near], self.counts[self.near])
+        return self.smooth(v) + _sum(v, self.zeros.places[self.near], self.zeros.counts[self.near])
 
     def narrow(self, low: float, high: float) -> _Stretch:
         """The same function on a part of the stretch: what was near and now is far joins the polynomial."""
-        first, last = self.near.start, self.near.stop
-        width = high - low
-        if width <= WIDEST:
-            first, last = np.searchsorted(self.zeros, [low - width, high + width], side="right")
-            first, last = max(int(first), self.near.start), min(int(last), self.near.stop)
-        child = _Stretch(self.zeros, self.counts, low, high, slice(first, last), self.far)
+        first, last, level = self.near.start, self.near.stop, 0
+        if high - low <= WIDEST:
+            first, last, level = self.zeros.near(low, high)
+            first, last = max(first, self.near.start), min(last, self.near.stop)
+        child = _Stretch(self.zeros, low, high, slice(first, last), self.far)
         v = child.nodes()
         far = self.smooth(v)
         for left in (slice(self.near.start, first), slice(last, self.near.stop)):
-            far = far + _sum(v, self.zeros[left], self.counts[left])
-        return _Stretch(self.zeros, self.counts, low, high, child.near, far)
+            if left.stop > left.start:
+                far = far + self.zeros.far_sum(v, left, level)
+        return _Stretch(self.zeros, low, high, child.near, far)
 
     def side(self) -> int:
         """+1 if no float64 in the stretch converges, −1 if all do, 0 if that is not clear yet."""
-        zeros, counts = self.zeros[self.near], self.counts[self.near]
+        zeros, counts = self.zeros.places[self.near], self.zeros.counts[self.near]
         if min(self.far[0], self.far[-1]) > SMALLEST * counts.sum():  # concave: least at an end
             return 1
-        with np.errstate(divide="ignore"):
-            largest = np.maximum(_kernel(self.low - zeros), _kernel(self.high - zeros))
         # Concave: between two nodes it rises above both by at most 3 times the largest difference.
         top = self.far.max() + 3 * (self.far.max() - self.far.min())
+        with np.errstate(divide="ignore"):
+            if len(zeros) > MANY:  # no zero is farther from one of the ends than the first and the last
+                farthest = np.array([self.high - zeros[0], self.low - zeros[-1]])
+                return -1 if top + counts.sum() * _kernel(farthest).max() < 0 else 0
+            largest = np.maximum(_kernel(self.low - zeros), _kernel(self.high - zeros))
         return -1 if top + counts @ largest < 0 else 0
 
 
-def _diverging(zeros: Array, counts: Array) -> list[tuple[float, float]]:
+def _diverging(zeros: _Zeros) -> list[tuple[float, float]]:
     """The stretches of v on which log|P| ≥ 0, in rising order; the last one goes on without end."""
-    edges = np.append(
-        zeros, zeros[-1] + np.log(3)
-    )  # beyond the last zero every factor is above 1 from 2/h on
-    whole = _Stretch(zeros, counts, edges[0], edges[-1], slice(0, len(zeros)), np.zeros(DEGREE + 1))
+    # Beyond the last zero every factor is above 1 from 2/h on.
+    edges = np.append(zeros.places, zeros.places[-1] + np.log(3))
+    everything = slice(0, len(zeros.places))
+    whole = _Stretch(zeros, edges[0], edges[-1], everything, np.zeros(DEGREE + 1))
     found: list[tuple[float, float]] = []
-    stack = [(0, len(zeros), whole)]  # gaps first … last − 1; gap i lies between edges i and i + 1
+    stack = [(0, len(zeros.places), whole)]  # gaps first … last − 1; gap i lies between edges i and i + 1
     while stack:
         first, last, parent = stack.pop()
         stretch = parent.narrow(edges[first], edges[last])
