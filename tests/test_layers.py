@@ -14,6 +14,7 @@ LAYER = {
     "batches": 1,
     "table": 1,
     "guard": 1,
+    "features": 2,
     "moments": 1,
     "optim": 2,
     "epoch_maps": 2,

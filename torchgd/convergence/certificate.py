@@ -97,7 +97,7 @@ class Certificate:
                 f"lr {self.lr:.6g} is beyond the limit {self.limit:.6g}, but on the island {_between(inside)}"
             )
         else:
-            where = f"lr {self.lr:.6g} is {_times(self.lr / self.limit)} the limit {self.limit:.6g}"
+            where = f"lr {self.lr:.6g} is {times(self.lr / self.limit)} the limit {self.limit:.6g}"
         size = " in the mean square" if self.almost_sure else ""
         if not self.converges:
             return self._diverges(size, where)
@@ -239,6 +239,7 @@ def _between(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.6g} … {interval[1]:.6g}"
 
 
-def _times(ratio: float) -> str:
+def times(ratio: float) -> str:
+    """A learning rate over its limit in words."""
     text = f"{ratio:.6g}"
     return f"{text} times" if text != "1" else "just below" if ratio < 1 else "just above"
