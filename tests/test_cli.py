@@ -59,6 +59,11 @@ def test_every_command_has_its_help(capsys: pytest.CaptureFixture[str], command:
         assert printed.err == ""
 
 
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"torchgd {version('torchgd')}\n"
+
+
 def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     printed = capsys.readouterr()

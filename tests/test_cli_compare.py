@@ -233,3 +233,11 @@ def test_nothing_is_written(folder: Path) -> None:
     before = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
     main(["compare", "--steps", "2"])
     assert {path for path in folder.rglob("*") if "__pycache__" not in path.parts} == before
+
+
+def test_the_picture_of_both_curves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    picture = tmp_path / "two.png"
+    adam = ["compare", "--against", "torch.optim.Adam", "--steps", "20", "--picture", str(picture)]
+    assert main(adam) == 1
+    assert f"picture: {picture}" in capsys.readouterr().out.replace("\n", " ")
+    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

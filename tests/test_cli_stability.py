@@ -35,7 +35,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
 
 
 def test_stability_says_it_in_json(capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = answer(capsys, "stability", "hubble", "--method", "sgd", "--lr", "0.5")
+    status, said = answer(capsys, "stability", "hubble", "--method", "sgd", "--lr", "0.5", "--logdir", "runs")
     certificate = stability(*DATA, lr=0.5, method="sgd")
     assert status == 0
     assert said["limit"] == certificate.limit
@@ -83,8 +83,16 @@ def test_stability_says_it_in_words(
 
 
 def test_a_second_certificate_takes_a_new_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    folders = [answer(capsys, "stability")[1]["run_dir"] for _ in range(2)]
+    folders = [answer(capsys, "stability", "--logdir", "runs")[1]["run_dir"] for _ in range(2)]
     assert [Path(folder).name for folder in folders] == ["stability", "stability-2"]
+
+
+def test_a_certificate_writes_what_it_is_asked_to_write(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "stability")[1]["run_dir"] is None
+    assert list(Path().iterdir()) == []
+    assert main(["stability", "--picture", "factor.png"]) == 0
+    assert "picture: factor.png" in capsys.readouterr().out
+    assert imread("factor.png").shape[:2] == (500, 800)
 
 
 def test_sweep_finds_the_best(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +142,7 @@ def test_sweep_writes_a_run_for_each_lr_where_asked(capsys: pytest.CaptureFixtur
     lengths = []
     for name in names:
         events = EventAccumulator(str(run / name)).Reload()
-        assert events.Tags()["scalars"] == ["epoch/cost", "epoch/log10_cost", "epoch/weight"]
+        assert events.Tags()["scalars"] == ["epoch/cost", "epoch/weight", "epoch/log10_cost"]
         assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
         lengths.append(len(events.Scalars("epoch/cost")))
     assert lengths[0] == 51 > lengths[1]

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from torchgd.cli import main
-from torchgd.cli.experiment import NAMES
+from torchgd.cli.experiment import EXPERIMENTS as DESCRIBED
 from torchgd.experiments import EXPERIMENTS, Outcome, randomness, saddle, smoothing, tradeoff, zero_grad
 
 
@@ -241,7 +241,7 @@ def test_what_the_numbers_do_not_prove_ends_in_1(
 
 
 def test_the_command_line_knows_every_experiment() -> None:
-    assert list(NAMES) == list(EXPERIMENTS)
+    assert list(DESCRIBED) == list(EXPERIMENTS)
 
 
 @pytest.mark.parametrize(

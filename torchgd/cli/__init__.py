@@ -15,7 +15,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import cast
+from typing import Annotated, cast
 
 import typer
 
@@ -25,7 +25,6 @@ from torchgd.interruption import Stopped
 
 app = typer.Typer(
     name="torchgd",
-    help="A laboratory for gradient descent: is it right, will it converge, what did it do?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,6 +32,22 @@ app = typer.Typer(
 
 # The base of all usage errors, by way of a public name: click's own, or that of typer's copy of click.
 _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"torchgd {version('torchgd')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    of: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """A laboratory for gradient descent: is it right, will it converge, what did it do?"""
+
 
 FAULT = 70  # EX_SOFTWARE of sysexits.h
 

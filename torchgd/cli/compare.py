@@ -64,6 +64,7 @@ def compare(
     contract: Annotated[
         bool, typer.Option("--contract", help="Check the optimizer's contract instead: theirs, or else ours.")
     ] = False,
+    picture: opt.PictureOption = None,
     as_json: opt.JsonOption = False,
 ) -> None:
     """Run our optimizer and another in lock-step; exit status 1 where they are different rules."""
@@ -95,7 +96,9 @@ def compare(
         return
 
     from torchgd.compare.comparison import Verdict, compare_optimizers
+    from torchgd.lessons.peers import curves
     from torchgd.model import LinearModel
+    from torchgd.runs.atomic import write_whole
 
     batches = example.batches(len(inputs))
     length = steps or (epochs * len(batches) if epochs else 1000)
@@ -103,7 +106,11 @@ def compare(
     try:
         with redirect_stdout(sys.stderr):
             found = compare_optimizers(ours, theirs, model, inputs, targets, steps=length, batches=batches)
-    except InputError:
+            if picture:
+                two: dict[str, Callable[..., Optimizer]] = {our_name: ours, name: theirs}
+                drawn = curves(two, plan, dataset, weight=weight, epochs=-(-length // len(batches)))
+                write_whole(picture, drawn)
+    except (InputError, OSError):
         raise
     except Exception as error:  # their class is anyone's code
         raise InputError(f"--against {name}: a step raised {type(error).__name__}: {error}") from error
@@ -122,6 +129,7 @@ def compare(
         terminal.print_json(answer)
     else:
         _print_comparison(found, our_name, name)
+        terminal.say(f"picture: {picture}" if picture else "to see the two curves: --picture FILE.png")
     if found.verdict is Verdict.different:
         raise typer.Exit(1)
 

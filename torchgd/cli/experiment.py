@@ -10,23 +10,32 @@ import typer
 from torchgd.cli import app, terminal
 from torchgd.cli import options as opt
 
-NAMES = ("randomness", "tradeoff", "smoothing", "saddle", "zero-grad")
+EXPERIMENTS = {
+    "randomness": "where chance is in SGD: the order of the samples, without noise and with it",
+    "tradeoff": "is SGD faster? Per update, per sample and per second",
+    "smoothing": "the lecture's smoothed cost beside TensorBoard's slider",
+    "saddle": "where SGD leaves a saddle, and where it is stuck",
+    "zero-grad": "forgetting zero_grad is momentum 1, bit for bit",
+}
 
 
-@app.command(epilog="Example: torchgd experiment randomness")
+_HELP = "Run a short experiment: a table, a picture, and a sentence that its numbers prove."
+_HELP += "".join(f"\n\n{name}: {what}." for name, what in EXPERIMENTS.items())
+
+
+@app.command(help=_HELP, epilog="Example: torchgd experiment randomness")
 def experiment(
-    name: Annotated[str, typer.Argument(parser=opt.one_of(NAMES), metavar="NAME", help=", ".join(NAMES))],
+    name: Annotated[str, typer.Argument(parser=opt.one_of(EXPERIMENTS), metavar="NAME", help="Which one.")],
     seed: opt.SeedOption = 0,
     logdir: opt.LogdirOption = Path("runs"),
     overwrite: opt.OverwriteOption = False,
     as_json: opt.JsonOption = False,
 ) -> None:
-    """Where is the randomness? And other short experiments, each with its picture and its sentence."""
-    from torchgd.experiments import EXPERIMENTS
+    from torchgd.experiments import EXPERIMENTS as RUN
     from torchgd.figures import to_png
     from torchgd.runs.runlog import write_runs
 
-    outcome = EXPERIMENTS[name](seed)
+    outcome = RUN[name](seed)
     picture = to_png(outcome.picture)
     config = {"experiment": name, "seed": seed}
     folders = write_runs(logdir, name, outcome.histories, config, picture, overwrite=overwrite)

@@ -124,6 +124,9 @@ ToleranceOption = Annotated[
     typer.Option(parser=real(0, 1), metavar="FLOAT", help="The part of the error that may be left."),
 ]
 LogdirOption = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of all runs.")]
+PictureOption = Annotated[
+    Path | None, typer.Option("--picture", metavar="FILE.png", help="Draw the picture into this file.")
+]
 OverwriteOption = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace the run of this name; else the new run takes the next number."),

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from torchgd.cli import app, terminal
 from torchgd.cli import options as opt
+
+if TYPE_CHECKING:
+    from torchgd.convergence.certificate import Certificate
+    from torchgd.convergence.methods import Epoch
+    from torchgd.plan import Plan
 
 
 @app.command(epilog="Example: torchgd stability hubble --method sgd --order shuffled --lr 0.5")
@@ -26,8 +31,12 @@ def stability(
     epochs: opt.EpochsOption = 100,
     bias: Annotated[bool, typer.Option("--bias", help="Certify y = w·x + b, full batch, as well.")] = False,
     seed: opt.SeedOption = 0,
-    logdir: opt.LogdirOption = Path("runs"),
-    name: opt.NameOption = None,
+    picture: opt.PictureOption = None,
+    logdir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep picture and numbers in a folder here."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="The run's name in that folder.")] = "stability",
     as_json: opt.JsonOption = False,
 ) -> None:
     """Say whether y = w·x (and y = w·x + b) will converge, before the first step; exit status 1 if not."""
@@ -39,6 +48,7 @@ def stability(
     from torchgd.convergence.rate import with_lr
     from torchgd.convergence.survey import survey
     from torchgd.figures import to_png
+    from torchgd.runs.atomic import write_whole
     from torchgd.runs.folders import new_folder
     from torchgd.runs.run import experiment_name
     from torchgd.runs.runlog import write_config
@@ -54,38 +64,47 @@ def stability(
     line_converges = line is None or rate < line.limit
     epoch_of = {each: epoch for each, (_, epoch, _) in surveyed.items()}
     title = f"{dataset.name}: what an epoch leaves of the error"
-    figure, *_ = to_png(factor_figure(epoch_of, rate, title=title))
-    folder = new_folder(logdir, experiment_name(dataset), name or "stability")
-    (folder / "factor.png").write_bytes(figure)
+    folder = None if logdir is None else new_folder(logdir, experiment_name(dataset), name)
+    pictures = [*([picture] if picture else []), *([folder / "factor.png"] if folder else [])]
+    if pictures:
+        drawn, *_ = to_png(factor_figure(epoch_of, rate, title=title))
+        for path in pictures:
+            write_whole(path, drawn)
 
     answer = {**certificate.to_dict(), "methods": {each: of.to_dict() for each, of in certificates.items()}}
     if line is not None:
         answer["bias_line"] = {**asdict(line), "converges": line_converges}
-    write_config(folder, answer)
+    if folder:
+        write_config(folder, answer)
     if as_json:
-        terminal.print_json({**answer, "run_dir": str(folder)})
+        terminal.print_json({**answer, "run_dir": folder and str(folder)})
     else:
         terminal.say(certificate.verdict)
         if line is not None:
             does = "converges" if line_converges else "diverges"
             terminal.say(f"y = w·x + b, full batch: it {does}. {line.verdict}")
-        columns = ["", "limit", "best lr", f"factor at {rate:.6g}", "epochs", "settles at", "spread"]
-        rows = [
-            [
-                own.label,
-                f"{of.limit:.7g}",
-                f"{of.best_lr:.7g}",
-                f"{of.factor:.6g}",
-                str(of.epochs or "never"),
-                f"{of.fixed_point:.7g}" if of.converges else "",
-                f"{of.spread:.3g}" if of.converges and of.spread is not None else "",
-            ]
-            for own, _, of in surveyed.values()
-        ]
-        terminal.table(columns, rows)
+        _print(surveyed, rate)
         islands = [f"{low:.10g} … {high:.10g}" for low, high in certificate.intervals[1:]]
         if islands:
             terminal.say(f"converging beyond the limit: {', '.join(islands)}")
-        terminal.say(f"picture: {folder / 'factor.png'}")
+        for path in pictures:
+            terminal.say(f"picture: {path}")
     if not (certificate.converges and line_converges):
         raise typer.Exit(1)
+
+
+def _print(surveyed: dict[str, tuple[Plan, Epoch, Certificate]], rate: float) -> None:
+    columns = ["", "limit", "best lr", f"factor at {rate:.6g}", "epochs", "settles at", "spread"]
+    rows = [
+        [
+            own.label,
+            f"{of.limit:.7g}",
+            f"{of.best_lr:.7g}",
+            f"{of.factor:.6g}",
+            str(of.epochs or "never"),
+            f"{of.fixed_point:.7g}" if of.converges else "",
+            f"{of.spread:.3g}" if of.converges and of.spread is not None else "",
+        ]
+        for own, _, of in surveyed.values()
+    ]
+    terminal.table(columns, rows)

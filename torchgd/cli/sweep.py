@@ -6,12 +6,15 @@ import csv
 import io
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from torchgd.cli import app, terminal
 from torchgd.cli import options as opt
+
+if TYPE_CHECKING:
+    from torchgd.convergence.sweep import Sweep
 
 
 @app.command(epilog="Example: torchgd sweep hubble --method sgd --lr-min 0.001 --lr-max 1 --points 1000")
@@ -60,7 +63,7 @@ def sweep(
     from torchgd.figures import to_png
     from torchgd.runs.folders import new_folder
     from torchgd.runs.run import experiment_name
-    from torchgd.runs.runlog import RunLog, write_config, write_text
+    from torchgd.runs.runlog import write_config, write_text
 
     samples, targets = dataset
     settings: dict[str, Any] = {
@@ -87,14 +90,7 @@ def sweep(
     }
     write_text(folder / "sweep.csv", _csv(columns))
     if tensorboard:
-        for index, rate in enumerate(columns["lr"]):
-            history = swept.history(index)
-            own = new_folder(folder.parent, folder.name, f"lr-{rate:.6g}")
-            row = {"method": method, "lr": rate, "batch_size": swept.epoch.updates.batch_size}
-            with RunLog(own, row, epochs=epochs, updates=int(history.end_update[-1]) or 1) as log:
-                log.write(history)
-                log.finish(history)
-
+        _log_each(swept, folder, method)
     best, reached = columns["lr"][swept.best], columns["epochs"][swept.best]
     converges = math.isfinite(swept.predicted(best))
     answer: dict[str, Any] = {
@@ -121,6 +117,21 @@ def sweep(
         ["numbers", str(folder / "sweep.csv")],
     ]
     terminal.table(["", "value"], rows)
+
+
+def _log_each(swept: Sweep, folder: Path, method: str) -> None:
+    """Every learning rate as a run of its own, in the sweep's folder."""
+    from torchgd.runs.folders import new_folder
+    from torchgd.runs.runlog import RunLog
+
+    for index, rate in enumerate(swept.lr.tolist()):
+        history = swept.history(index)
+        own = new_folder(folder.parent, folder.name, f"lr-{rate:.6g}")
+        row = {"method": method, "lr": rate, "batch_size": swept.epoch.updates.batch_size}
+        epochs, updates = len(swept.weight) - 1, int(history.end_update[-1]) or 1
+        with RunLog(own, row, epochs=epochs, updates=updates) as log:
+            log.write(history)
+            log.finish(history)
 
 
 def _csv(columns: dict[str, list[float]]) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from torchgd.cli import app, terminal
 from torchgd.cli import options as opt
 from torchgd.errors import InputError
+
+if TYPE_CHECKING:
+    from torchgd.runs.run import Config, Run
 
 
 @app.command(epilog="Example: torchgd train hubble --method sgd --lr auto --predict 2")
@@ -99,17 +102,9 @@ def train(
         terminal.say(f"{done.folder} has ended; there is nothing left to do", to_stderr=as_json)
         if history.status != "diverged":  # which cannot go on
             terminal.say("(more epochs: --epochs N --override epochs)", to_stderr=as_json)
-    answer: dict[str, Any] = {
-        "weight": done.model.weight.item(),
-        "cost": history.cost[-1].item(),
-        "status": history.status,
-        "reason": reason(config, history, dataset),
-        "epochs": int(history.epoch[-1]),
-        "updates": int(history.end_update[-1]),
-        "method": method,
-        "lr": config.lr,
-        "run_dir": None if no_log else str(done.folder),
-    }
+    answer = _answer(done, config, reason(config, history, dataset))
+    if no_log:
+        answer["run_dir"] = None
     if predict is not None:
         answer["prediction"] = done.model(predict).item()
     if as_json:
@@ -120,3 +115,18 @@ def train(
             terminal.where_the_curves_are(logdir)
     if history.status == "diverged":
         raise typer.Exit(1)
+
+
+def _answer(done: Run, config: Config, reason: str) -> dict[str, Any]:
+    history = done.history
+    return {
+        "weight": done.model.weight.item(),
+        "cost": history.cost[-1].item(),
+        "status": history.status,
+        "reason": reason,
+        "epochs": int(history.epoch[-1]),
+        "updates": int(history.end_update[-1]),
+        "method": config.method,
+        "lr": config.lr,
+        "run_dir": str(done.folder),
+    }

@@ -111,7 +111,7 @@ class RunLog:
             for i in self._thinned(axis, numbers):
                 values = [_named(tag, column[i]) for tag, column in curves.items()]
                 if axis == "epoch" and part.cost[i] > 0:  # on it one diverged run does not flatten the others
-                    values.append({"epoch/log10_cost": part.cost[i].double().log10()})
+                    values.insert(0, {"epoch/log10_cost": part.cost[i].double().log10()})
                 self._events.add(int(steps[i]), _scalars(dict(ChainMap(*values))))
         self._events.flush()
 
