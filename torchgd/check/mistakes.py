@@ -40,6 +40,11 @@ class Cause(str, Enum):
     non_finite           NaN or infinity
     wrong_shape          neither one number nor one for each sample
     wrong_dtype          no floating-point number
+    activation           the derivative of an activation is missing, another one, or one too many
+    transposed           a matrix is transposed, or a kernel turned
+    wrong_axis           a softmax or a sum goes over the wrong axis
+    missing_path         a path of the chain rule is left out, or counted another number of times
+    broadcast            (n,) against (n, 1) has made a table of all pairs
     detached             autograd has lost the way back to w
     raises               raises an exception
     unknown              wrong, and nothing above explains all the evidence
@@ -65,6 +70,11 @@ class Cause(str, Enum):
     non_finite = "non_finite"
     wrong_shape = "wrong_shape"
     wrong_dtype = "wrong_dtype"
+    activation = "activation"
+    transposed = "transposed"
+    wrong_axis = "wrong_axis"
+    missing_path = "missing_path"
+    broadcast = "broadcast"
     detached = "detached"
     raises = "raises"
     unknown = "unknown"

@@ -6,40 +6,23 @@ Every parameter is diagnosed on its own; what is right comes from autograd in fl
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from torchgd.check.calling import raised
+from torchgd.check.diagnose import factor_diagnosis
 from torchgd.check.gather import Answers
 from torchgd.check.hand_in import hand_ins
 from torchgd.check.mistakes import Cause
-from torchgd.check.model_points import Exact, LossFunction, ModelPoint, seeded
+from torchgd.check.model_points import Exact, ModelPoint, seeded
 from torchgd.check.report import Diagnosis
-from torchgd.check.subject import Answer, Candidate, Subject
+from torchgd.check.search import explain
+from torchgd.check.subject import Answer, Subject
 from torchgd.errors import InputError
 from torchgd.samples import loss_name
-
-_OTHER_LOSSES: tuple[tuple[str, LossFunction], ...] = (
-    ("the absolute error (l1_loss)", functional.l1_loss),
-    ("the squared error (mse_loss)", functional.mse_loss),
-    ("half the squared error", lambda prediction, y: functional.mse_loss(prediction, y) / 2),
-    ("the Huber loss (smooth_l1_loss)", functional.smooth_l1_loss),
-    ("the root of the mean squared error", lambda prediction, y: functional.mse_loss(prediction, y).sqrt()),
-    ("the fourth power of the error", lambda prediction, y: ((prediction - y) ** 4).mean()),
-)
-_PARTS = (
-    ("Only the first sample counts.", slice(0, 1)),
-    ("Only the last sample counts.", slice(-1, None)),
-    ("The first sample is left out.", slice(1, None)),
-    ("The last sample is left out.", slice(0, -1)),
-)
 
 
 class ModelGradient(Subject):
@@ -102,75 +85,19 @@ class ModelGradient(Subject):
         mend = "; it is transposed" if shape == due[::-1] else ""
         return f"It gives {name} a gradient of shape {shape} where {due} is due{mend}."
 
-    def candidates(self, answers: Answers, name: str) -> Iterator[Sequence[Candidate]]:
-        if answers.each:
-            return
-        message = "The input of its factor is missing: this is the derivative by the prediction alone."
-        shape = answers.points[0].point.parameters[name].shape
-        yield [Candidate(Cause.missing_input, message, lambda p: p.by_prediction.expand(shape))]
-        if len(shape) == 2 and shape[0] == shape[1] > 1:
-            message = "It is the right gradient, but transposed."
-            yield [Candidate(Cause.wrong_shape, message, lambda p: p.right[name].mT)]
-        for other in answers.names:
-            if other != name and answers.points[0].point.parameters[other].shape == shape:
-                message = f"This is the gradient of {other}."
-                yield [Candidate(Cause.wrong_variable, message, partial(_of_other, other))]
-        for message, part in _PARTS:
-            yield [Candidate(Cause.part_of_the_data, message, partial(_of_part, part, name))]
-        for loss, loss_fn in _OTHER_LOSSES:
-            yield [_other(f"This is the gradient of {loss}.", partial(_of_loss, loss_fn, name))]
-        message = "Only the sign of the gradient is left: its size is lost."
-        yield [Candidate(Cause.saturated, message, lambda p: p.right[name].sign())]
-        message = "The gradient is divided by its norm: its direction is right, its size is not."
-        yield [Candidate(Cause.saturated, message, lambda p: p.right[name] / p.right[name].norm())]
-        known = [(a.point, a.values[name]) for a in answers.points if a.values]
-        yield [_penalty(name, [point for point, _ in known], [value for _, value in known])]
-
     def explain_together(self, answers: Answers, wrong: Mapping[str, Diagnosis]) -> Diagnosis | None:
-        """One reason for all that is wrong, or where it is wrong first; None: each parameter keeps its own.
-
-        This is called once, when at least one gradient is wrong and the answers can be compared.
-
-        Args:
-            answers: ``answers.points`` are pairs of a `ModelPoint` (``model``, ``loss_fn``, ``parameters``,
-                ``x``, ``y`` in float64, and ``right`` by autograd) and ``values``, what f gave there by
-                name in float64 (None where it failed); ``answers.each`` says that they are of each sample,
-                ``answers.eps`` in which precision they are; `answers.close` compares to rounding.
-            wrong: by the name of each wrong parameter, what it is called on its own.
-        """
-        return None
-
-
-def _of_other(other: str, point: ModelPoint) -> Tensor:
-    return point.right[other]
-
-
-def _of_part(part: slice, name: str, point: ModelPoint) -> Tensor:
-    with suppress(RuntimeError, ValueError, IndexError):  # a batch norm takes no single sample
-        return point.gradients(point.x[part], point.y[part])[name]
-    return torch.full_like(point.right[name], torch.nan)
-
-
-def _of_loss(loss_fn: LossFunction, name: str, point: ModelPoint) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            return point.gradients(point.x, point.y, loss_fn=loss_fn)[name]
-        except (RuntimeError, ValueError, IndexError, UserWarning):  # a loss for targets of another kind
-            return torch.full_like(point.right[name], torch.nan)
-
-
-def _penalty(name: str, points: Sequence[ModelPoint], answers: Sequence[Tensor]) -> Candidate:
-    """k · gradient + λ · parameter, k and λ by least squares."""
-    sides = (
-        torch.cat([p.right[name].flatten() for p in points]),
-        torch.cat([p.parameters[name].flatten() for p in points]),
-    )
-    given = torch.cat([answer.flatten() for answer in answers])
-    k, rate = torch.linalg.lstsq(torch.stack(sides, dim=1), given).solution.tolist()
-    message = f"A weight penalty is in it: it adds {rate:.6g} times the parameter to the gradient."
-    return _other(message, lambda p: k * p.right[name] + rate * p.parameters[name])
-
-
-def _other(message: str, value: Callable[[ModelPoint], Tensor]) -> Candidate:
-    return Candidate(Cause.other_loss, message, value)
+        """The mutants of the right backward pass that give these answers, or where it is wrong first."""
+        if answers.each:
+            return None
+        known = [(a.point, a.values) for a in answers.points if a.values]
+        points, given = [point for point, _ in known], [values for _, values in known]
+        found = explain(points, given, answers.eps, partial(factor_diagnosis, answers=answers))
+        if found is None:
+            self.note = " The model cannot be traced, so that each parameter is compared on its own."
+            return None
+        own = {diagnosis.cause for diagnosis in wrong.values()}
+        if found.cause is Cause.unknown and own != {Cause.unknown}:
+            return None
+        if found.cause is Cause.saturated and Cause.constant in own:
+            return None
+        return found

@@ -21,13 +21,14 @@ from torchgd.check.signature import positional
 from torchgd.check.subject import Due, Point
 from torchgd.check.targets import others
 from torchgd.errors import InputError
-from torchgd.samples import check_prediction, rows
+from torchgd.samples import check_prediction, loss_name, rows
 
 Parameters = dict[str, Tensor]
 LossFunction = Callable[..., Tensor]
 _COUNTS = (5, 2, 1, 3, 4, 7)  # drawn from the user's samples; the first two fix how an answer grows with N
 _MANY = 32
 _STEP = 2.0**-20  # of the relative change by which rounding is measured
+_SATURATED = 1e-9  # p (1 − p) of a probability
 _FEW = 4  # usable points; with fewer, all samples are tried at more parameters
 
 
@@ -87,17 +88,6 @@ class ModelPoint(Point):
                 return dict(torch.func.vmap(one, (None, 0, 0))(self.parameters, self.x, self.y))
         each = [self.gradients(self.x[i : i + 1], self.y[i : i + 1]) for i in range(self.n)]
         return {name: torch.stack([gradients[name] for gradients in each]) for name in self.parameters}
-
-    @cached_property
-    def by_prediction(self) -> Tensor:
-        """The derivative of the loss by the predictions, summed; NaN where a sample has several."""
-        with seeded(self.seed):
-            prediction: Tensor = functional_call(self.model, self.parameters, (self.x,)).detach()
-        if prediction.numel() != self.n or takes_parameters(self.loss_fn):
-            return torch.tensor(torch.nan, dtype=torch.float64)
-        with torch.enable_grad():
-            prediction.requires_grad_()
-            return torch.autograd.grad(self.loss_fn(prediction, self.y), prediction)[0].sum()
 
     def due(self, each: bool) -> dict[str, Due]:
         """What is right; inside a network more is rounded than the gradient shows, as 1 − p with p near 1.
@@ -269,8 +259,16 @@ def _is_random(point: ModelPoint) -> bool:
 
 
 def _finite(point: ModelPoint) -> bool:
-    """Whether there is a finite gradient: some modules take no single sample, some losses only all."""
+    """Whether there is a finite gradient: some modules take no single sample, some losses only all.
+
+    Near 0 and 1 the binary cross entropy of torch bounds log p and p (1 − p): its gradient is another there.
+    """
     try:
+        if loss_name(point.loss_fn) in ("binary_cross_entropy", "BCELoss"):
+            with seeded(point.seed):
+                p = functional_call(point.model, point.parameters, (point.x,))
+            if float((p * (1 - p)).min()) < _SATURATED:
+                return False
         return all(bool(g.isfinite().all()) for g in point.right.values())
     except Exception:
         return False
