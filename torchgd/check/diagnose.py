@@ -61,8 +61,7 @@ def diagnose(answers: Answers, due_each: bool) -> Diagnosis:
     if answers.failures:
         point, failure = max(answers.failures, key=lambda failure: failure[0].data == YOUR_DATA)
         cause = failure.cause if point.data == YOUR_DATA else Cause.lucky
-        at = f" and w = {point.at}" if point.at else ""
-        return Diagnosis(cause, f"It is right elsewhere, but at N = {point.n}{at}: {failure.message}")
+        return Diagnosis(cause, f"It is right elsewhere, but at {point.place_name}: {failure.message}")
     return _correct(answers, due_each)
 
 
@@ -90,6 +89,9 @@ def _of_one(answers: Answers, name: str) -> Diagnosis | None:
         return None
     if not any(answered.values and answered.values[name].any() for answered in answers.points):
         return factor_diagnosis(Factor(0.0), answers)
+    special = answers.subject.special(answers, name)
+    if special:
+        return special
     points = [answered for answered in answers.points if _tells(answers, answered, name)]
     factor = _factor(points, answers, name, Candidate(Cause.factor, "", lambda p: answers.due(p, name).value))
     if factor and factor != Factor(1.0):

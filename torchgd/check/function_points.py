@@ -15,6 +15,7 @@ from torchgd.check.subject import Due, Point
 
 NEAR = "near it"
 _PLACES = 4
+_MORE = 4  # places, ever farther away, while all derivatives by an input are 0
 _TRIES = 5  # of a place near the inputs, until forward is finite there
 _ELEMENTS = 200  # of each input are moved; of a larger one as many are drawn
 # The accuracy of differences in each dtype, and of those that only rounding makes, of |output| / |input|.
@@ -43,6 +44,7 @@ class FunctionPoint(Point):
 
     place: Place
     v: list[Tensor]
+    strided: bool  # v does not lie in memory as the output does
 
     @property
     def data(self) -> str:  # type: ignore[override]
@@ -56,19 +58,28 @@ class FunctionPoint(Point):
     def n(self) -> int:
         return max(2, *(value.numel() for value in self.x if isinstance(value, Tensor)))
 
+    @property
+    def place_name(self) -> str:
+        place = "your inputs" if self.data == YOUR_DATA else "inputs near yours"
+        return place + (", for an incoming gradient that is not contiguous" if self.strided else "")
+
     def due(self, each: bool) -> dict[str, Due]:
-        return {name: self._product(name, [real(v).double() for v in self.v]) for name in self.place.columns}
+        return {name: self.product(name) for name in self.place.columns}
 
-    def of_ones(self, name: str) -> Tensor:
-        """What is due for an incoming gradient of ones."""
-        return self._product(name, [torch.ones_like(real(v)).double() for v in self.v]).value
-
-    def _product(self, name: str, v: Sequence[Tensor]) -> Due:
-        table, vector = self.place.columns[name], torch.cat(list(v))
+    def product(self, name: str, change: Callable[[Tensor], Tensor] = torch.clone) -> Due:
+        """Jᵀ v, or of v after a change."""
+        table, vector = self.place.columns[name], change(torch.cat([real(v).double() for v in self.v]))
         largest = (table.abs() @ vector.abs()).max() if table.numel() else torch.tensor(0.0).double()
         scale = largest + self.place.floors[name] * vector.abs().sum()
         value = table @ vector
         return Due(value, (scale * 10 / (self.n + 8)).expand(value.shape))  # whatever n is
+
+    def element_by_element(self, name: str, index: int) -> tuple[Tensor, Tensor] | None:
+        """The elements of the input and of v beside them, where forward may be a function of each alone."""
+        value = self.x[index]
+        if len(self.v) != 1 or self.v[0].shape != value.shape or value.is_complex():
+            return None
+        return tuple(real(t).double()[self.place.elements[name]] for t in (value, self.v[0]))  # type: ignore[return-value]
 
     def references(self, name: str, index: tuple[int, ...], each: bool) -> tuple[float, float]:
         return torch.nan, float(self.due(each)[name].value[index])  # autograd knows this backward only
@@ -81,13 +92,18 @@ def function_points(
     outputs: Callable[[Sequence[Any]], list[Tensor]], inputs: list[Any], names: dict[str, int], seed: int
 ) -> list[FunctionPoint]:
     """The points; ``names`` are those of the inputs that need a gradient, with their places."""
-    points = []
-    for number in range(_PLACES):
+    points: list[FunctionPoint] = []
+    mute = set(names)  # those of which no place has told anything yet, as all derivatives were 0
+    for number in range(_PLACES + _MORE):
+        if number >= _PLACES and not mute:
+            break
         generator = torch.Generator().manual_seed(seed + number)
-        found = _place(outputs, inputs, names, generator, bool(number))
+        spread = 0.1 if number < _PLACES else 2.0 ** (number - _PLACES)
+        found = _place(outputs, inputs, names, generator, spread if number else 0.0)
         if found:
+            mute -= {name for name, table in found.columns.items() if table.any() or not table.numel()}
             v = _incoming(outputs(found.inputs), generator)
-            points += [FunctionPoint(found, one) for one in v]
+            points += [FunctionPoint(found, one, strided=one is v[-1]) for one in v]
     return points
 
 
@@ -96,9 +112,9 @@ def _place(
     inputs: list[Any],
     names: dict[str, int],
     generator: torch.Generator,
-    near: bool,
+    near: float,
 ) -> Place | None:
-    """The inputs as they are, or changed by a tenth or so, where forward takes them."""
+    """The inputs as they are, or changed by this much of their size, where forward takes them."""
 
     def vector(values: Sequence[Any]) -> Tensor:
         return torch.cat([real(y).double() for y in outputs(values)])
@@ -106,7 +122,7 @@ def _place(
     here = inputs
     for _ in range(_TRIES if near else 1):
         if near:
-            here = [_near(v, generator) if i in names.values() else v for i, v in enumerate(inputs)]
+            here = [_near(v, near, generator) if i in names.values() else v for i, v in enumerate(inputs)]
         try:
             if bool(vector(here).isfinite().all()):
                 break
@@ -150,11 +166,12 @@ def _derivatives(
     return place, bent
 
 
-def _near(value: Tensor, generator: torch.Generator) -> Tensor:
-    """Each number changed by a tenth or so; what is symmetric, triangular or of rows of length 1 stays so."""
+def _near(value: Tensor, spread: float, generator: torch.Generator) -> Tensor:
+    """Each number changed by this much of its size; symmetric, triangular and rows of length 1 stay so."""
     noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
-    size = like(torch.tensor(sizes(value)), value.abs())
-    other = value + 0.1 * noise * (size if value.any() else 3)
+    size = value.abs()
+    largest = float(size.max()) if size.numel() else 0.0
+    other = value + spread * noise * (torch.where(size > 0, size, largest) if largest else 3.0)
     if value.dim() > 1 and value.any():
         if value.shape[-1] == value.shape[-2] > 1:
             if torch.equal(value, value.mT):
@@ -172,7 +189,7 @@ def _near(value: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _incoming(ys: Sequence[Tensor], generator: torch.Generator) -> list[list[Tensor]]:
-    """Random, twice that, minus another, and one that does not lie in memory as y does."""
+    """Random, twice that, minus that, and one that does not lie in memory as y does."""
 
     def draw() -> list[Tensor]:
         return [torch.randn(y.shape, generator=generator, dtype=y.dtype) for y in ys]
@@ -180,4 +197,4 @@ def _incoming(ys: Sequence[Tensor], generator: torch.Generator) -> list[list[Ten
     first = draw()
     strided = [torch.stack([v, v]).movedim(0, -1).contiguous()[..., 0].mT.contiguous().mT if v.dim() > 1
                else torch.stack([v, v], dim=-1)[..., 0] for v in draw()]  # fmt: skip
-    return [first, [2 * v for v in first], [-v for v in draw()], strided]
+    return [first, [2 * v for v in first], [-v for v in first], strided]

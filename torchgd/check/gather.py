@@ -98,7 +98,7 @@ def gather(subject: Subject) -> Answers | Diagnosis:
     if all(answered.values is None for answered in answers.points if answered.point.n > 1):
         point, failure = answers.failures[0]
         return Diagnosis(
-            failure.cause, f"{failure.message[:-1]} at N = {point.n}, where the gradient is finite."
+            failure.cause, f"{failure.message[:-1]} at {point.place_name}, where the gradient is finite."
         )
     return answers
 

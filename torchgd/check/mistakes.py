@@ -33,6 +33,7 @@ class Cause(str, Enum):
     product_of_means     mean · mean where the mean of the product is due
     part_of_the_data     some samples are left out
     reduction            the sum or each sample's where the mean is due, or the reverse
+    surrogate            deliberately not the derivative: straight-through, reversed, clipped in backward
     saturated            clipped, normalised or signed: direction right, size wrong
     constant             does not depend on w
     nondeterministic     two calls, two answers
@@ -63,6 +64,7 @@ class Cause(str, Enum):
     product_of_means = "product_of_means"
     part_of_the_data = "part_of_the_data"
     reduction = "reduction"
+    surrogate = "surrogate"
     saturated = "saturated"
     constant = "constant"
     nondeterministic = "nondeterministic"

@@ -45,6 +45,11 @@ class Point:
     def n(self) -> int:
         return len(self.x)
 
+    @property
+    def place_name(self) -> str:
+        """Where this is, in a sentence."""
+        return f"N = {self.n}" + (f" and w = {self.at}" if self.at else "")
+
     def due(self, each: bool) -> Mapping[str, Due]:
         """What is right for each name: the gradient of the cost, or those of each sample's loss."""
         raise NotImplementedError
@@ -120,6 +125,10 @@ class Subject:
     def misshapen(self, name: str, point: Any, shape: tuple[int, ...], due: tuple[int, ...]) -> str:
         """What to say of an answer of the wrong shape."""
         raise NotImplementedError
+
+    def special(self, answers: Answers, name: str) -> Diagnosis | None:
+        """What this kind has to say of a wrong gradient before any factor or candidate is tried."""
+        return None
 
     def candidates(self, answers: Answers, name: str) -> Iterator[Sequence[Candidate]]:
         """The mistakes that may explain the answers, in groups: one of the first group that has one wins."""
