@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import linecache
 import math
 import pickle
 import warnings
@@ -32,7 +33,9 @@ def alarms(one_step: Callable[[int], object], steps: int) -> list[str]:
         warnings.simplefilter("always")
         for number in range(steps):
             one_step(number)
-    assert all(warning.filename == __file__ for warning in caught)
+    for warning in caught:
+        assert warning.filename == __file__
+        assert "step(" in linecache.getline(warning.filename, warning.lineno)
     return [str(warning.message) for warning in caught]
 
 
@@ -52,9 +55,9 @@ MESSAGE = (
 )
 
 
-def test_one_alarm_by_the_parameters_place() -> None:
+def test_one_alarm_by_the_users_own_name() -> None:
     model, optimizer = network()
-    assert forget(optimizer, model, 30) == [MESSAGE.format("0 of group 0")]
+    assert forget(optimizer, model, 30) == [MESSAGE.format("model.weight")]
 
 
 def test_one_alarm_where_gradients_are_clipped() -> None:
@@ -65,7 +68,24 @@ def test_one_alarm_where_gradients_are_clipped() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 0.1)
         optimizer.step()
 
-    assert alarms(one_step, 30) == [MESSAGE.format("0 of group 0")]
+    assert alarms(one_step, 30) == [MESSAGE.format("model.weight")]
+
+
+def test_the_alarm_points_at_the_step_that_a_scheduler_wraps() -> None:
+    model, optimizer = network()
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    assert forget(optimizer, model, 30) == [MESSAGE.format("model.weight")]
+    assert scheduler.get_last_lr() == [0.01]
+
+
+def test_a_parameter_without_a_name_by_its_place() -> None:
+    optimizer = GradientDescent([nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))])
+
+    def one_step(number: int) -> None:
+        optimizer.param_groups[0]["params"][1].sum().backward()
+        optimizer.step()
+
+    assert alarms(one_step, 3) == [MESSAGE.format("1 of group 0")]
 
 
 def test_the_alarm_comes_at_the_second_step() -> None:
@@ -81,11 +101,11 @@ def test_one_alarm_by_the_parameters_name() -> None:
     assert forget(GradientDescent(model.named_parameters()), model, 30) == [MESSAGE.format("1.weight")]
 
 
-def test_the_alarm_names_the_group() -> None:
+def test_the_alarm_names_a_later_groups_parameter() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     optimizer = GradientDescent([nn.Parameter(torch.ones(1))])
     optimizer.add_param_group({"params": model.parameters(), "lr": 0.1})
-    assert forget(optimizer, model, 30) == [MESSAGE.format("0 of group 1")]
+    assert forget(optimizer, model, 30) == [MESSAGE.format("model.0.weight")]
 
 
 def test_an_alarm_where_backward_is_accumulated_but_never_cleared() -> None:
@@ -96,7 +116,7 @@ def test_an_alarm_where_backward_is_accumulated_but_never_cleared() -> None:
         backward(model)
         optimizer.step()
 
-    assert alarms(one_step, 30) == [MESSAGE.format("0 of group 0")]
+    assert alarms(one_step, 30) == [MESSAGE.format("model.weight")]
 
 
 def test_an_alarm_where_clearing_is_forgotten_once() -> None:
@@ -108,7 +128,7 @@ def test_an_alarm_where_clearing_is_forgotten_once() -> None:
         backward(model)
         optimizer.step()
 
-    assert alarms(one_step, 30) == [MESSAGE.format("0 of group 0")]
+    assert alarms(one_step, 30) == [MESSAGE.format("model.weight")]
 
 
 def test_an_alarm_where_the_closure_forgets() -> None:
@@ -119,7 +139,7 @@ def test_an_alarm_where_the_closure_forgets() -> None:
         loss.backward()
         return float(loss.detach())
 
-    assert alarms(lambda number: optimizer.step(closure), 30) == [MESSAGE.format("0 of group 0")]
+    assert alarms(lambda number: optimizer.step(closure), 30) == [MESSAGE.format("model.weight")]
 
 
 def test_an_alarm_for_sparse_gradients() -> None:
@@ -130,7 +150,7 @@ def test_an_alarm_for_sparse_gradients() -> None:
         table(torch.tensor([1, 3])).sum().backward()
         optimizer.step()
 
-    assert alarms(one_step, 30) == [MESSAGE.format("0 of group 0")]
+    assert alarms(one_step, 30) == [MESSAGE.format("table.weight")]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +158,7 @@ def test_an_alarm_for_sparse_gradients() -> None:
 )
 def test_a_copy_is_guarded_too(duplicate) -> None:  # type: ignore[no-untyped-def]
     model, optimizer = duplicate(network())
-    assert forget(optimizer, model, 30) == [MESSAGE.format("0 of group 0")]
+    assert forget(optimizer, model, 30) == [MESSAGE.format("model.weight")]
 
 
 def test_it_is_momentum_1_indeed() -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torchgd.optim import MiniBatchGradientDescent as MiniBatchGradientDescent
     from torchgd.optim import StochasticGradientDescent as StochasticGradientDescent
     from torchgd.plan import Plan as Plan
-    from torchgd.training import train as train
+    from torchgd.runs.logged import train as train
 
 _MODULE_OF = {
     "check_gradient": "check.gradient",
@@ -61,7 +61,7 @@ _MODULE_OF = {
     "History": "history",
     "MiniBatchGradientDescent": "optim",
     "StochasticGradientDescent": "optim",
-    "train": "training",
+    "train": "runs.logged",
     "Plan": "plan",
     "lesson": "lessons.lesson",
     "Dataset": "data.dataset",

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+from types import FrameType
+
 
 class InputError(ValueError):
     """The input is at fault, not the program.
@@ -17,3 +22,12 @@ class InputError(ValueError):
         ...
         torchgd.errors.InputError: no/such/file.csv: no such file; check the path
     """
+
+
+def users_frame() -> tuple[FrameType, int]:
+    """The innermost frame outside torchgd and torch, and its ``stacklevel`` for a warning of our caller."""
+    frame, level = sys._getframe(1), 1
+    ours = tuple(f"{Path(sys.modules[name].__file__ or '').parent}{os.sep}" for name in ("torchgd", "torch"))
+    while frame.f_code.co_filename.startswith(ours) and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return frame, level

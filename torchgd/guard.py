@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 import weakref
 from functools import partial
+from types import FrameType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 from torch.utils.hooks import unserializable_hook
 from torch.utils.weak import TensorWeakRef
+
+from torchgd.errors import users_frame
 
 
 class ZeroGradGuard:
@@ -68,18 +71,34 @@ class ZeroGradGuard:
         for number, group in enumerate(groups):
             for index, p in enumerate(group["params"]):
                 if id(p) in self._stale and self._holds_the_last(p, unchanged=False):
-                    name = group.get("param_names", {index: f"{index} of group {number}"})[index]
                     self.steps_left = 0
+                    frame, level = users_frame()
+                    name = group["param_names"][index] if "param_names" in group else _name(p, frame)
                     warnings.warn(
-                        f"{self._name}.step(): the gradient of parameter {name} still holds the last step's, "
+                        f"{self._name}.step(): the gradient of parameter "
+                        f"{name or f'{index} of group {number}'} still holds the last step's, "
                         "so this is momentum 1; call optimizer.zero_grad() before backward()",
-                        stacklevel=5,
+                        stacklevel=level,
                     )
                     return _remove(self._handles)
                 if p.grad is not None and not p.grad.is_inference():  # which has no version
                     self._used[id(p)] = (TensorWeakRef(p.grad), p.grad._version)
         self._stale.clear()
         return None if self.steps_left else _remove(self._handles)
+
+
+def _name(parameter: Tensor, frame: FrameType | None) -> str:
+    """What the user's code calls the parameter: a variable, or a parameter of a module; or nothing."""
+    while frame is not None:
+        for name, value in [*frame.f_locals.items(), *frame.f_globals.items()]:
+            if value is parameter:
+                return name
+            if isinstance(value, nn.Module):
+                for part, held in value.named_parameters():
+                    if held is parameter:
+                        return f"{name}.{part}"
+        frame = frame.f_back
+    return ""
 
 
 def _remove(handles: list[Any]) -> None:

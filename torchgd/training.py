@@ -53,59 +53,17 @@ def train(
     on_progress: Callable[[History, Place], None] | None = None,
     resume: tuple[History, Place] | None = None,
 ) -> History:
-    """Descend the loss: for each epoch, for each batch B of it, one optimizer step along dC_B/dw.
-
-    The data move to the model's device and dtype once, and the host looks at the device's numbers once
-    in 100 updates. A number that is not finite ends the run as diverged, and the model keeps its last
-    finite weight (a module other than LinearModel: the weights of the last look).
-
-    Args:
-        model: a LinearModel, or with ``gradient="autograd"`` any module.
-        x: inputs, shape (n, …).
-        y: targets, shape (n, …).
-        optimizer: any :class:`torch.optim.Optimizer` of the model's parameters.
-        epochs: passes over the data, 1 or more.
-        gradient: "autograd"; "hand" for :func:`torchgd.gradient.gradient`; or your own f(w, x, y), which
-            takes w of shape () and a batch of shape (b,) and returns dC/dw, a number or of shape ().
-        loss_fn: loss of (prediction, target), shape ().
-        batches: the batches of an epoch, or how many samples one has; the optimizer's own if not given,
-            all data at once if it has none.
-        scheduler: its ``step()`` is called after every epoch, that of ReduceLROnPlateau with the cost.
-        check: warn first, by its name, of a mistake that :func:`torchgd.check_gradient` finds in your own f.
-        max_points: no more updates than this are recorded, evenly spaced.
-        on_progress: called a few times a second, and at the end, with what is new in the history and the
-            place, between two updates: an exception that it raises leaves a state to resume from.
-        resume: continue from this history and place, with the model and optimizer of that moment.
-
-    Returns:
-        The :class:`~torchgd.history.History` of the whole run.
-
-    Raises:
-        InputError: sizes, shapes or arguments that do not fit.
-
-    Example:
-        >>> from torchgd import GradientDescent, LinearModel, course, train
-        >>> model = LinearModel(1.0, dtype=torch.float64)
-        >>> history = train(model, *course(), GradientDescent(model.parameters(), lr=0.01), gradient="hand")
-        >>> history.weight[1].item(), model(4.0).item()
-        (1.0933333333333333, 7.999777758621207)
-
-    Source: 《PyTorch深度学习实践》, lectures 3 and 4 (2020).
-    """
+    """The loop of :func:`torchgd.train`, with all of its arguments but ``log`` and ``progress``."""
     x, y = _fitting_data(model, optimizer, x, y)
     for name, number in (("epochs", epochs), ("max_points", max_points)):
         if not (isinstance(number, int) and number >= 1):
             raise InputError(f"{name} is {number!r}; give a whole number, 1 or more")
-    batches = _batches(optimizer, len(x), batches)
+    batches = batches_of(optimizer, len(x), batches)
     squared = loss_fn is mse_loss
     loss_fn = of_equal_shapes(loss_fn)
     first = slice(batches.batch_size)
     update = update_of(model, optimizer, gradient, loss_fn, x[first], y[first])
     right = is_right(gradient, model, x, y) if check and callable(gradient) else not callable(gradient)
-    known = Settling(affine=False)
-    if right and squared and scheduler is None:
-        known = settling_of(model, optimizer, x, y, batches)
-
     past, place = resume or (None, Place())
     stride = math.ceil(epochs * len(batches) / max_points)
     done = place.epoch * len(batches) + place.update
@@ -125,6 +83,7 @@ def train(
         return history
     if scheduler is not None:
         return replace(history, reason=f"{epochs} epochs done, at learning rates that the scheduler chose")
+    known = settling_of(model, optimizer, x, y, batches) if right and squared else Settling(affine=False)
     status, reason = judge(history, random_order=batches.order != "sequential", settling=known)
     history = replace(history, status=status, reason=reason)
     if type(model) is LinearModel and known.affine:
@@ -148,7 +107,7 @@ def _fitting_data(model: nn.Module, optimizer: Optimizer, x: Numbers, y: Numbers
     return x, y
 
 
-def _batches(optimizer: Optimizer, n: int, given: Batches | int | None) -> Batches:
+def batches_of(optimizer: Optimizer, n: int, given: Batches | int | None) -> Batches:
     """The batches of an epoch over n samples."""
     if given is None:
         return optimizer.batches(n) if hasattr(optimizer, "batches") else Batches(n, n)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchgd import gradient as by_hand
-from torchgd.errors import InputError
+from torchgd.errors import InputError, users_frame
 from torchgd.model import LinearModel
 from torchgd.samples import check_prediction, loss_name
 
@@ -108,5 +108,7 @@ def is_right(gradient: GradientFunction, model: nn.Module, x: Tensor, y: Tensor)
     weight = next(model.parameters()).item()
     report = check_gradient(gradient, x[:SAMPLES_CHECKED], y[:SAMPLES_CHECKED], weight)
     if not report.ok and report.cause != "approximate":  # finite differences may well be meant
-        warnings.warn(f"the gradient is wrong ({report.cause.value}): {report.message}", stacklevel=3)
+        warnings.warn(
+            f"the gradient is wrong ({report.cause.value}): {report.message}", stacklevel=users_frame()[1]
+        )
     return report.ok

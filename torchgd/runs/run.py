@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from torchgd.runs.checkpoint import Checkpoint
 from torchgd.runs.folders import new_folder
 from torchgd.runs.keeper import Keeper
 from torchgd.runs.resume import CHECKPOINT, GO_ON, counted_on, find_run, fingerprint, past_of, writing
-from torchgd.runs.runlog import RunLog, write_config
+from torchgd.runs.runlog import RunLog, versions, write_config
 from torchgd.training import MOST_UPDATES_RECORDED, Place, train
 
 
@@ -101,8 +100,7 @@ def run(
     read = read or read_in_order(config, data, on_epoch)
     moments = read.moments if read else Moments.of(data.blocks())
     settings = {
-        "torchgd": version("torchgd"),
-        "torch": str(torch.__version__),
+        **versions(),
         **config.settings,
         **fingerprint(data),
     }

@@ -14,6 +14,7 @@ import json
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,11 @@ def write_runs(
                 log.picture(experiment, *picture)
             log.finish(history)
     return folders
+
+
+def versions() -> dict[str, str]:
+    """Those of the packages that decide a run's numbers, for its config.json."""
+    return {"torchgd": version("torchgd"), "torch": str(torch.__version__)}
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
