@@ -7,12 +7,13 @@ depend on the data alone, so that one thread and many end with the same bits.
 from __future__ import annotations
 
 import math
+import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Thread
 from typing import TypeVar
 
 import torch
@@ -57,20 +58,36 @@ def _work(rule: Rule, part: _Part) -> tuple[list[EpochMap] | None, Moments]:
 def in_threads(
     work: Callable[[Part], Found], parts: Iterable[Part], x: Tensor
 ) -> Iterator[tuple[Part, Found]]:
-    """Each part with what is found for it, in order; by all threads if x, the whole, is large."""
-    threads = torch.get_num_threads()
-    if threads == 1 or x.device.type != "cpu" or x.numel() < 2 * PIECES * piece(x.device):
+    """Each part with what is found for it, in order; by all threads if x, the whole, is large.
+
+    This thread takes parts as the others do. At the end it waits for them no longer than a part took: one
+    that a busy machine has put aside may be away for long, and its part is then done again by this one.
+    """
+    if x.device.type != "cpu" or x.numel() < 2 * PIECES * piece(x.device):
         yield from ((part, work(part)) for part in parts)
         return
-    running: deque[tuple[Part, Future[Found]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for part in parts:
-            running.append((part, pool.submit(work, part)))
-            if len(running) > 2 * threads:
-                first, future = running.popleft()
-                yield first, future.result()
-        for first, future in running:
-            yield first, future.result()
+    parts, began = list(parts), time.monotonic()
+    todo, found = deque(range(len(parts))), dict[int, Found]()
+
+    def take_parts() -> None:
+        while True:
+            try:
+                i = todo.popleft()
+            except IndexError:
+                return
+            found[i] = work(parts[i])
+
+    others = [Thread(target=take_parts) for _ in range(torch.get_num_threads() - 1)]
+    try:
+        for other in others:
+            other.start()
+        take_parts()
+    finally:
+        todo.clear()  # after an interruption, too
+    for other in others:
+        other.join((time.monotonic() - began) / len(parts) * len(others))
+    for i, part in enumerate(parts):
+        yield part, found[i] if i in found else work(part)
 
 
 class OnePass:
