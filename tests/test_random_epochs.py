@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchgd.batches import Batches
 from torchgd.convergence.certificate import Certificate, stability
+from torchgd.convergence.methods import epoch_of
 
 Data = tuple[Tensor, Tensor]
 METHODS = [("sgd", None), ("minibatch", 2), ("minibatch", 3), ("minibatch", 4)]
@@ -180,3 +181,33 @@ def test_many_samples_in_a_random_order_are_exact_up_to_half_the_fastest_lr(
     simulated = stability(x, y, rates[-1], **asked)
     assert simulated.basis == "simulated, 400 shuffles, seed 0: the spread to ±7.1 %"
     assert simulated.spread == pytest.approx(series[-1].spread, rel=0.071)
+
+
+def test_a_limit_that_is_not_enumerated_states_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small data sets both ways: by all partitions, and as large ones are done."""
+    generator = torch.Generator().manual_seed(0)
+    asked: list[tuple[Tensor, Tensor, int]] = []
+    for n, size in ((7, 3), (8, 2), (8, 4), (9, 3), (9, 4), (10, 4), (10, 5), (11, 5)):
+        x = torch.randn(n, generator=generator, dtype=torch.float64) + 0.5 * (size % 2)
+        asked.append((x, 2 * x + 0.1, size))
+    exact = [stability(x, y, method="minibatch", batch_size=b, order="shuffled") for x, y, b in asked]
+    assert {(c.basis, c.limit_error) for c in exact} == {("exact", 0.0)}
+    monkeypatch.setattr("torchgd.convergence.shuffled_batches.FEW_ORDERS", 0)
+    for (x, y, size), c in zip(asked, exact, strict=True):
+        found = stability(x, y, method="minibatch", batch_size=size, order="shuffled")
+        assert abs(found.limit / c.limit - 1) <= found.limit_error < 0.3
+        assert f"the limit to ±{100 * found.limit_error:.2g} %" in found.basis
+
+
+def test_the_mean_square_of_many_batches_is_made_by_rare_epochs() -> None:
+    """400 shuffles of 1,000 samples see none of them, and would put the limit near the almost-sure one."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(1000, generator=generator, dtype=torch.float64)
+    asked: dict[str, Any] = {"method": "minibatch", "batch_size": 2}
+    shuffled = stability(x, 2 * x, order="shuffled", **asked)
+    drawn = stability(x, 2 * x, order="replacement", **asked)
+    assert shuffled.almost_sure is not None
+    assert drawn.limit < shuffled.limit < 0.8 * shuffled.almost_sure[0][1]
+    assert shuffled.limit_error < 0.01
+    small = epoch_of(x, 2 * x, order="shuffled", **asked).log_factor(1e-15)
+    assert small == pytest.approx(-1e-15 * 2 * (x @ x).item() / 2, rel=1e-9)

@@ -29,7 +29,7 @@ class Certificate:
         limit: the right end of the first interval: every lr below it converges.
         intervals: all the lr that converge, as open intervals (low, high).
         almost_sure: where E log|scale| < 0, for a random scale; else None.
-        limit_error: two standard errors of a simulated limit, relative; 0 if it is exact.
+        limit_error: how far off a simulated limit may be, relative; 0 if it is exact.
         best_lr, best_factor: the lr that ends nearest to least squares after the epochs that were asked for,
             see :func:`torchgd.auto_lr`, and its factor.
         fastest_lr: the smallest lr with the least |factor|, which forgets the start fastest. In a fixed

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from torchgd.convergence.epochs import FixedOrder, Updates
-from torchgd.convergence.random_epochs import RandomEpoch, Replacement, ShuffledBatches
+from torchgd.convergence.random_epochs import RandomEpoch, Replacement
+from torchgd.convergence.shuffled_batches import ShuffledBatches
 from torchgd.convergence.shuffled_samples import ShuffledSamples
 from torchgd.errors import InputError
 from torchgd.plan import Plan

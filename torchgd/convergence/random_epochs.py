@@ -7,7 +7,6 @@ still shrink (while E log|scale| < 0, the almost-sure limit), with excursions so
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 
@@ -16,10 +15,9 @@ from torch import Tensor
 
 from torchgd.convergence.epochs import Intervals, Updates, exp
 from torchgd.convergence.intervals import converging_intervals
-from torchgd.epoch_maps import EpochMap, compose
+from torchgd.epoch_maps import EpochMap
 
 FEW_ORDERS = 20_000  # so many ways to fill the batches are all gone through
-SIMULATED = 1_000_000  # samples of simulated epochs, in 2 to 400 epochs
 BATCHES = 20_000  # simulated batches that the almost-sure limit is taken from
 GRID = 33
 
@@ -30,7 +28,7 @@ class RandomEpoch:
     updates: Updates
     almost_sure: Intervals
     limit: float
-    limit_error = 0.0
+    limit_error: float = 0.0
     fastest_lr: float
     simulation = ""
 
@@ -71,7 +69,7 @@ class RandomEpoch:
         """Find the limit, where E scale² first comes to 1 on (0, unsafe], and its minimum below that."""
         grid = torch.linspace(0, unsafe, GRID, dtype=torch.float64).tolist()
         crossing = next((i for i, lr in enumerate(grid) if i and self.log_mean_square(lr) >= 0), GRID - 1)
-        self.limit = _root(self.log_mean_square, grid[crossing - 1], grid[crossing])
+        self.limit = root(self.log_mean_square, grid[crossing - 1], grid[crossing])
         grid = torch.linspace(0, self.limit, GRID // 2, dtype=torch.float64).tolist()
         values = [self.log_mean_square(lr) for lr in grid]
         best = values.index(min(values))
@@ -136,79 +134,12 @@ class Replacement(RandomEpoch):
         return math.sqrt(max(square.fixed_point, 0.0))
 
 
-class ShuffledBatches(RandomEpoch):
-    """Each sample once an epoch, in fresh batches: all ways to fill them if these are few, else some."""
-
-    def __init__(self, updates: Updates, seed: int) -> None:
-        self.updates = updates
-        n, size = len(updates.squares), updates.batch_size
-        ways = math.exp(
-            math.lgamma(n + 1) - n // size * math.lgamma(size + 1) - math.lgamma(n % size + 1)
-        ) if n <= 100 else math.inf  # fmt: skip
-        exact = ways * n <= SIMULATED and ways <= FEW_ORDERS * 1.01
-        if exact:
-            orders = torch.tensor(list(_fillings(list(range(n)), size)))
-        else:
-            generator = torch.Generator().manual_seed(seed)
-            count = min(400, max(2, SIMULATED // n))
-            orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
-        self.h, self.r = updates.batches(orders)
-        some = self.h if exact else self.h[: max(1, BATCHES // self.h.shape[1])]
-        weights = torch.full((some.numel(),), 1 / len(some), dtype=torch.float64)
-        self.almost_sure = converging_intervals(some.flatten().numpy(), weights.numpy())
-        self._solve(self.almost_sure[0][1])  # E scale² ≥ exp E log scale²
-        if not exact:  # of the almost-sure limit the first interval only: the others are the simulation's
-            self.almost_sure = self.almost_sure[:1]
-            self.limit_error = self._two_errors()
-            self.simulation = (
-                f"simulated, {count} shuffles, seed {seed}: the limit to ±{100 * self.limit_error:.2g} %"
-            )
-
-    def _two_errors(self) -> float:
-        """Two standard errors of the limit, relative: those of E scale² there, over its slope."""
-        logs = torch.log(torch.abs(1 - self.limit * self.h)).sum(1).mul(2)
-        squares = (logs - logs.max()).exp()
-        error = squares.std().item() / squares.mean().item() / math.sqrt(len(logs))
-        slope = (self.log_mean_square(self.limit * (1 + 1e-4)) - self.log_mean_square(self.limit)) / 1e-4
-        return 2 * error / slope if slope > 0 else math.inf
-
-    def log_mean_square(self, lr: float) -> float:
-        logs = torch.log(torch.abs(1 - lr * self.h)).sum(1).mul(2)
-        return torch.logsumexp(logs, 0).item() - math.log(len(logs))
-
-    def map(self, lr: float) -> EpochMap:
-        scale, lost, shift = compose(1 - lr * self.h, lr * self.h, lr * self.r)
-        return EpochMap(
-            scale.mean().item(), shift.mean().item(), self.updates.least_squares, lost.mean().item()
-        )
-
-    def spread(self, lr: float) -> float:
-        scale, lost, shift = compose(1 - lr * self.h, lr * self.h, lr * self.r)
-        kept = (lost * (1 + scale)).mean().item()  # 1 − E scale²
-        if not kept > 0:
-            return math.nan
-        mean = shift.mean().item() / lost.mean().item()
-        second = (shift.square().mean().item() + 2 * (scale * shift).mean().item() * mean) / kept
-        return math.sqrt(max(second - mean * mean, 0.0))
-
-
 def _draws(n: int, size: int) -> Tensor:
     """All draws of a batch with replacement, shape (n^size, size)."""
     return torch.cartesian_prod(*[torch.arange(n)] * size).reshape(-1, size)
 
 
-def _fillings(samples: list[int], size: int) -> list[list[int]]:
-    """All ways to put the samples into batches in a row; within a batch the order does not matter."""
-    if len(samples) <= size:
-        return [samples]
-    return [
-        [*batch, *rest]
-        for batch in itertools.combinations(samples, size)
-        for rest in _fillings([i for i in samples if i not in batch], size)
-    ]
-
-
-def _root(f: Callable[[float], float], low: float, high: float) -> float:
+def root(f: Callable[[float], float], low: float, high: float) -> float:
     """The largest number known to be below the root of f, which is negative at low and not at high."""
     a, b = f(low), f(high)
     for step in range(200):
