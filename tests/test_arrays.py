@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from torchgd.data.dataset import load
+from torchgd.data.loading import load
 from torchgd.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -94,6 +94,32 @@ BAD_NPZ = [
         ARRAY_X + "holds pickled objects, which are never loaded; save it as float64",
     ),
     (npz(x=np.ones((2, 1)), y=ONE), ARRAY_X + "has shape (2, 1), not (n,); save it as a.reshape(-1)"),
+    (
+        npz(x=np.ones((10, 2)), y=ONE),
+        ARRAY_X + "has shape (10, 2), not (n,); save x and y each as one column, e.g. a[:, 0] and a[:, 1]",
+    ),
+    (
+        npz(x=np.ones((2, 10)), y=ONE),
+        ARRAY_X + "has shape (2, 10), not (n,); save x and y each as one row, e.g. a[0] and a[1]",
+    ),
+    (
+        npz(x=np.ones((4, 3, 2)), y=ONE),
+        ARRAY_X + "has shape (4, 3, 2), not (n,); save x and y each as a vector",
+    ),
+    (
+        npz(x=np.zeros(2, dtype=[("t", "f8"), ("v", "f4")]), y=ONE),
+        ARRAY_X + "holds records; save the fields that are x and y alone: a['t'], a['v']",
+    ),
+    (
+        npz(x=np.array([1, 2**53 + 1]), y=ONE),
+        ARRAY_X[:-2] + ", index 1: 9007199254740993 is above 2^53, where "
+        "float64 does not hold every whole number; subtract an offset, or save it as float64",
+    ),
+    (
+        npz(x=ONE, y=np.array([2**63, 2**64 - 1], dtype=np.uint64)),
+        ", array 'y', index 1: 18446744073709551615 is above 2^53, where "
+        "float64 does not hold every whole number; subtract an offset, or save it as float64",
+    ),
     (npz(x=np.ones(()), y=ONE), ARRAY_X + "has shape (), not (n,); save it as a.reshape(-1)"),
     (npz(x=np.ones(0), y=ONE), ARRAY_X + "is empty; give at least one sample"),
     (zipped({"readme.txt": b"hello"}), ": no array 'x'; there is none" + NAMES),

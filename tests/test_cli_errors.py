@@ -21,7 +21,6 @@ FILES = {
     "inf.csv": "x,y\ninf,2\n2,4\n",
     "ragged.csv": "x,y\n1,2\n2\n",
     "semicolons.csv": "x;y\n1;2\n",
-    "tabs.csv": "x\ty\n1\t2\n",
     "thousands.csv": 'x,y\n"1,000",2\n2,4\n',
     "zero.csv": "x,y\n0,1\n0,2\n",
     "huge.csv": "x,y\n1e200,1\n2,2\n",
@@ -65,7 +64,11 @@ DATA_ERRORS = [
     ),
     ("ok.csv --x X", "ok.csv, line 1: no column 'X'; there is 'x', 'y'; did you mean 'x'?"),
     ("text.csv", "text.csv, line 3, column 'x': 'two' is not a number; write one, such as 1.5"),
-    ("blank.csv", "blank.csv, line 3, column 'x': is blank; write a number, or leave the line out"),
+    (
+        "blank.csv",
+        "blank.csv, line 3, column 'x': is blank; "
+        "write a number, or leave such lines out with drop_missing (--drop-missing)",
+    ),
     ("nan.csv", "nan.csv, line 3, column 'y': 'nan' is not finite; correct it, or leave the sample out"),
     ("inf.csv", "inf.csv, line 2, column 'x': 'inf' is not finite; correct it, or leave the sample out"),
     (
@@ -73,8 +76,13 @@ DATA_ERRORS = [
         "ragged.csv, line 3: has 1 cells, but the header has 2; "
         "give each column one value, without thousands separators",
     ),
-    ("semicolons.csv", "semicolons.csv, line 1: looks separated by ';'; save it with commas"),
-    ("tabs.csv", "tabs.csv, line 1: looks separated by tabs; save it with commas"),
+    (
+        "semicolons.csv --x z",
+        "semicolons.csv, line 1: no column 'z'; there is 'x', 'y'; "
+        "choose the columns by name with x and y (--x, --y)",
+    ),
+    ("ok.csv --x x --x=y", "--x is given 2 times; give it once"),
+    ("--encoding gbk", "--encoding is for a table in a file; leave it out, or name the file"),
     (
         "thousands.csv",
         "thousands.csv, line 2, column 'x': '1,000' has thousands separators; write it without commas",

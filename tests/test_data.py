@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from torchgd.data.dataset import course, hubble, load, open_data
+from torchgd.data.dataset import course, hubble
+from torchgd.data.loading import load, open_data
 from torchgd.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -31,12 +32,9 @@ def test_hubbles_constant_of_1929() -> None:
     # computed beforehand in another program; 24 terms summed in any order differ by less than 24 ulp
     assert pytest.approx(423.9373232316303, rel=24 * 2**-52) == H
     assert cost == pytest.approx(50266.77658179018, rel=24 * 2**-52)
-    assert len(data) == len(data.names) == len(set(data.names)) == 24
-    by_name = dict(zip(data.names, zip(distance, velocity, strict=True), strict=True))
-    assert by_name["NGC 224"] == (0.275, -220.0)  # Andromeda, which approaches us
-    assert by_name["S. Mag."] == (0.032, 170.0)
-    assert by_name["NGC 4649"] == (2.0, 1090.0)
-    assert ("Mpc" in data.x_label, "km/s" in data.y_label, "1929" in data.source) == (True, True, True)
+    pairs = list(zip(distance, velocity, strict=True))
+    assert (len(pairs), pairs[0], pairs[5], pairs[-1]) == (24, (0.032, 170.0), (0.275, -220.0), (2.0, 1090.0))
+    assert ("Mpc" in data.x_label, "km/s" in data.y_label) == (True, True)
 
 
 @pytest.mark.parametrize("make", [course, hubble])
@@ -87,10 +85,13 @@ def test_bad_words(words: tuple[str, str | None, str | None], message: str) -> N
 ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({}, "no data: give a path, or both x and y as .npy files"),
     ({"x": "x.npy"}, "no data: give a path, or both x and y as .npy files"),
-    ({"path": "a.csv", "x": ["a"]}, "'a.csv' is the file, so x and y are names of its columns; give strings"),
+    (
+        {"path": "a.csv", "x": ["a"]},
+        "'a.csv' is the table, so x and y are names of its columns; give strings",
+    ),
     (
         {"path": "a.csv", "dtype": torch.int64},
-        "dtype torch.int64 is no floating-point type to compute in; give torch.float64",
+        "dtype torch.int64 is not a floating-point type to compute in; give torch.float64",
     ),
 ]
 

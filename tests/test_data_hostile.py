@@ -18,7 +18,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchgd.data.dataset import Dataset, load
+from torchgd.data.dataset import Dataset
+from torchgd.data.loading import load
 from torchgd.errors import InputError
 
 

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from torchgd.data.arrays import BLOCK
-from torchgd.data.dataset import Dataset, course, load, open_data
+from torchgd.data.dataset import Dataset, course
+from torchgd.data.loading import load, open_data
 from torchgd.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -87,7 +88,7 @@ def test_one_file_of_the_right_type_is_mapped_and_never_written() -> None:
 MEASURE = """
 from pathlib import Path
 import torch
-from torchgd.data.dataset import load
+from torchgd.data.loading import load
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

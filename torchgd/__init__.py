@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torchgd.data.dataset import Dataset as Dataset
     from torchgd.data.dataset import course as course
     from torchgd.data.dataset import hubble as hubble
-    from torchgd.data.dataset import load as load
+    from torchgd.data.loading import load as load
     from torchgd.epoch.maps import epoch_map as epoch_map
     from torchgd.epoch_maps import EpochMap as EpochMap
     from torchgd.errors import InputError as InputError
@@ -69,7 +69,7 @@ _MODULE_OF = {
     "LinearModel": "model",
     "course": "data.dataset",
     "hubble": "data.dataset",
-    "load": "data.dataset",
+    "load": "data.loading",
 }
 
 __all__ = list(_MODULE_OF)

@@ -67,7 +67,7 @@ def vectors(x: Numbers, y: Numbers) -> tuple[Tensor, Tensor]:
 def _floating(values: Tensor, name: str) -> Tensor:
     if values.is_floating_point():
         return values
-    check_exact(values.cpu().numpy(), name)
+    _check_exact(values.cpu().numpy(), name)
     return values.double()
 
 
@@ -181,7 +181,7 @@ def as_tensor(values: Any, name: str) -> Tensor:
     if array.dtype.kind not in "biufc":
         raise InputError(f"{name} holds {array.dtype}, not numbers; give numbers")
     if array.dtype == np.uint64:
-        check_exact(array, name)
+        _check_exact(array, name)
     return from_array(array)
 
 
@@ -195,18 +195,26 @@ def from_array(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array)
 
 
-def check_exact(numbers: NDArray[Any], where: str, first: int = 0) -> None:
-    """Refuse a whole number above 2⁵³ that float64 would round in silence; counted as in check_finite."""
+def first_rounded(numbers: NDArray[Any]) -> tuple[int, ...] | None:
+    """Where the first whole number is that float64 does not hold, as many above 2⁵³; None: nowhere."""
     if numbers.dtype.kind not in "iu" or numbers.dtype.itemsize < 8:
-        return
+        return None
     with np.errstate(invalid="ignore"):  # 2⁶⁴ has no place in uint64
         wide = numbers.astype(np.float64)
-        rounded = (wide.astype(numbers.dtype) != numbers) | (wide > np.iinfo(numbers.dtype).max)
-    if rounded.any():
-        at = np.argwhere(rounded)[0].tolist()
-        place = [at[0] + first, *at[1:]] if at else ""
-        why = "is above 2^53, where float64 does not hold every whole number"
-        raise InputError(f"{where}{place}: {numbers[tuple(at)]} {why}; subtract an offset, or give floats")
+        wrong = (wide.astype(numbers.dtype) != numbers) | (wide > np.iinfo(numbers.dtype).max)
+    return tuple(np.argwhere(wrong)[0].tolist()) if wrong.any() else None
+
+
+def would_round(where: str, number: object) -> InputError:
+    """The one sentence about such a number."""
+    why = "is above 2^53, where float64 does not hold every whole number"
+    return InputError(f"{where}: {number} {why}; subtract an offset, or save it as float64")
+
+
+def _check_exact(numbers: NDArray[Any], name: str) -> None:
+    at = first_rounded(numbers)
+    if at is not None:
+        raise would_round(f"{name}{list(at) or ''}", numbers[at])
 
 
 __all__ = ["as_tensor", "check_finite", "check_learnable", "check_vectors", "rows", "samples", "vectors"]

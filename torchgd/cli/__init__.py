@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
+        _refuse_two_columns(sys.argv[1:] if arguments is None else arguments)
         status = app(args=arguments, standalone_mode=False, prog_name="torchgd")
     except InputError as error:
         return _fail(str(error))
@@ -100,6 +101,14 @@ def _status(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         return _fault(error)
     return status if isinstance(status, int) else 0
+
+
+def _refuse_two_columns(words: Sequence[str]) -> None:
+    """Of an option that stands twice the last counts, as everywhere; no column of data may get lost."""
+    for option in ("--x", "--y"):
+        given = sum(word == option or word.startswith(f"{option}=") for word in words)
+        if given > 1:
+            raise InputError(f"{option} is given {given} times; give it once")
 
 
 def _fault(error: Exception) -> int:

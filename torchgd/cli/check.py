@@ -40,6 +40,8 @@ def check(
     data: opt.DataArgument = "course",
     x: opt.XOption = None,
     y: opt.YOption = None,
+    encoding: opt.EncodingOption = None,
+    drop_missing: opt.DropMissingOption = False,
     weight: opt.WeightOption = 1.0,
     per_sample: Annotated[
         bool | None,
@@ -68,7 +70,7 @@ def check(
     """
     if timeout is not None and not (math.isfinite(timeout) and timeout > 0):
         raise InputError(f"--timeout is {timeout:g}; give a number of seconds above 0")
-    dataset = opt.read_data(data, x, y, "float64", "cpu")
+    dataset = opt.read_data(data, x, y, "float64", "cpu", encoding, drop_missing)
     options = {"per_sample": per_sample, "reduction": "sum" if total else "mean", "seed": seed}
     arguments = (target, dataset.x.numpy(), dataset.y.numpy(), weight, options)
     text, answer = _examine(*arguments) if timeout is None else _examine_apart(timeout, *arguments)

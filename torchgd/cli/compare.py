@@ -43,6 +43,8 @@ def compare(
     data: opt.DataArgument = "course",
     x: opt.XOption = None,
     y: opt.YOption = None,
+    encoding: opt.EncodingOption = None,
+    drop_missing: opt.DropMissingOption = False,
     method: opt.MethodOption = "gd",
     against: AgainstOption = None,
     with_: WithOption = None,
@@ -73,7 +75,7 @@ def compare(
         raise InputError("--steps and --epochs both say how long; leave one of them out")
     if with_ and against is None and contract:
         raise InputError("--with is for the class of --against; give one, e.g. --against torch.optim.SGD")
-    dataset = opt.read_data(data, x, y, dtype, device)
+    dataset = opt.read_data(data, x, y, dtype, device, encoding, drop_missing)
 
     import torch
 

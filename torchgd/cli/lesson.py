@@ -16,6 +16,8 @@ def lesson(
     data: opt.DataArgument = "course",
     x: opt.XOption = None,
     y: opt.YOption = None,
+    encoding: opt.EncodingOption = None,
+    drop_missing: opt.DropMissingOption = False,
     lr: Annotated[
         str,
         typer.Option(
@@ -44,7 +46,7 @@ def lesson(
 ) -> None:
     """Lecture 3, end to end: three methods, their runs, and the checks that they are right."""
     rate = opt.learning_rate(lr or ("0.01" if data == "course" and not x else "auto"))
-    dataset = opt.read_data(data, x, y, dtype, device)
+    dataset = opt.read_data(data, x, y, dtype, device, encoding, drop_missing)
 
     from torchgd.lessons.lesson import lesson
 

@@ -91,6 +91,13 @@ XOption = Annotated[
 YOption = Annotated[
     str | None, typer.Option("--y", help="The column of y in the file, or an .npy file.", show_default="y")
 ]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The encoding of a CSV file, e.g. gbk.", show_default="utf-8"),
+]
+DropMissingOption = Annotated[
+    bool, typer.Option("--drop-missing", help="Leave out the rows in which x or y is missing; says how many.")
+]
 MethodOption = Annotated[str, _words(METHODS, "Which samples one update sees: all, one, or a batch.")]
 LrOption = Annotated[str, typer.Option("--lr", metavar="FLOAT|auto", help="The learning rate.")]
 EpochsOption = Annotated[
@@ -191,11 +198,24 @@ def torch_device(name: str, dtype: str) -> torch.device:
     return torch.device(name)
 
 
-def read_data(data: str, x: str | None, y: str | None, dtype: str, device: str) -> Dataset:
+def read_data(
+    data: str,
+    x: str | None,
+    y: str | None,
+    dtype: str,
+    device: str,
+    encoding: str | None = None,
+    drop_missing: bool = False,
+) -> Dataset:
     """The data that the words name, on the device, in the dtype."""
     import torch
 
-    from torchgd.data.dataset import open_data
+    from torchgd.data.loading import open_data
 
     kind = torch.float32 if dtype == "float32" else torch.float64
-    return open_data(data, x=x, y=y, dtype=kind, device=torch_device(device, dtype))
+    place = torch_device(device, dtype)
+    read = open_data(data, x=x, y=y, dtype=kind, device=place, encoding=encoding, drop_missing=drop_missing)
+    if drop_missing:
+        rows = f"{read.dropped} of {len(read) + read.dropped} rows"
+        typer.echo(f"{rows} left out, in which x or y is missing", err=True)
+    return read

@@ -22,6 +22,8 @@ def stability(
     data: opt.DataArgument = "course",
     x: opt.XOption = None,
     y: opt.YOption = None,
+    encoding: opt.EncodingOption = None,
+    drop_missing: opt.DropMissingOption = False,
     method: opt.MethodOption = "gd",
     lr: opt.LrOption = "auto",
     batch_size: opt.BatchSizeOption = None,
@@ -41,7 +43,7 @@ def stability(
 ) -> None:
     """Say whether y = w·x (and y = w·x + b) will converge, before the first step; exit status 1 if not."""
     plan = opt.plan(method, batch_size, order, seed, lr, loss)
-    dataset = opt.read_data(data, x, y, "float64", "cpu")
+    dataset = opt.read_data(data, x, y, "float64", "cpu", encoding, drop_missing)
 
     from torchgd.convergence.curvature import line_stability
     from torchgd.convergence.figures import factor_figure

@@ -22,6 +22,8 @@ def sweep(
     data: opt.DataArgument = "course",
     x: opt.XOption = None,
     y: opt.YOption = None,
+    encoding: opt.EncodingOption = None,
+    drop_missing: opt.DropMissingOption = False,
     lr_min: Annotated[
         float | None,
         typer.Option(
@@ -56,7 +58,7 @@ def sweep(
 ) -> None:
     """Train at many learning rates at once; how many epochs does each take?"""
     plan = opt.plan(method, batch_size, order, seed, loss=loss)
-    dataset = opt.read_data(data, x, y, "float64", "cpu")
+    dataset = opt.read_data(data, x, y, "float64", "cpu", encoding, drop_missing)
 
     from torchgd.convergence.figures import sweep_figure
     from torchgd.convergence.sweep import sweep_lr

@@ -21,6 +21,8 @@ def train(
     data: opt.DataArgument = "course",
     x: opt.XOption = None,
     y: opt.YOption = None,
+    encoding: opt.EncodingOption = None,
+    drop_missing: opt.DropMissingOption = False,
     method: opt.MethodOption = "gd",
     lr: opt.LrOption = "0.01",
     epochs: opt.EpochsOption = 100,
@@ -62,12 +64,14 @@ def train(
         terminal.silent(group.rank > 0),
         opt.folder(logdir, no_log) as place,
     ):
-        dataset = opt.read_data(data, x, y, dtype, device)
+        dataset = opt.read_data(data, x, y, dtype, device, encoding, drop_missing)
         config = Config(
             **asdict(plan),
             data=data,
             x=x,
             y=y,
+            encoding=encoding,
+            drop_missing=drop_missing,
             epochs=epochs,
             weight=weight,
             gradient=gradient,

@@ -7,7 +7,6 @@ memory is taken. Nothing is ever unpickled.
 from __future__ import annotations
 
 import io
-import os
 import reprlib
 import struct
 import warnings
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from tokenize import TokenError
-from typing import IO
+from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
@@ -24,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchgd.data.files import largest, missing, opened, shown, too_large
+from torchgd.data.files import check_memory, largest, missing, opened, shown, too_large
 from torchgd.errors import InputError
-from torchgd.samples import check_learnable, from_array, not_finite
+from torchgd.samples import check_learnable, first_rounded, from_array, not_finite, would_round
 
 BLOCK = 1 << 17  # samples: x and y of a block fit the processor's cache, and a loop over blocks costs little
 _LONGEST_HEADER = 10_000  # bytes, as in numpy
@@ -59,10 +58,13 @@ def read_header(file: IO[bytes], name: str, size: int) -> Header:
         raise InputError(f"{name}: is not an .npy array; save it with numpy.save") from None
     if dtype.hasobject:
         raise InputError(f"{name}: holds pickled objects, which are never loaded; save it as float64")
+    if dtype.names:
+        fields = ", ".join(f"a[{field!r}]" for field in dtype.names[:8])
+        raise InputError(f"{name}: holds records; save the fields that are x and y alone: {fields}")
     if dtype.kind not in "iuf":
         raise InputError(f"{name}: holds {reprlib.repr(str(dtype))}, not real numbers; save it as float64")
     if len(shape) != 1:
-        raise InputError(f"{name}: has shape {reprlib.repr(shape)}, not (n,); save it as a.reshape(-1)")
+        raise InputError(f"{name}: has shape {reprlib.repr(shape)}, not (n,); {_one_column(shape)}")
     if shape[0] < 1:
         raise InputError(f"{name}: is empty; give at least one sample")
     end = head.tell() + shape[0] * dtype.itemsize
@@ -72,10 +74,35 @@ def read_header(file: IO[bytes], name: str, size: int) -> Header:
     return Header(dtype, shape[0], head.tell(), end)
 
 
+def _one_column(shape: tuple[int, ...]) -> str:
+    """How to save what is not a vector: reshaped it would mix the columns, unless there is one only."""
+    if sum(size != 1 for size in shape) <= 1:
+        return "save it as a.reshape(-1)"
+    if len(shape) == 2:
+        rows = min(shape) == shape[0] and shape[0] <= 8
+        parts = [f"a[{i}]" if rows else f"a[:, {i}]" for i in range(min(3, shape[0 if rows else 1]))]
+        return f"save x and y each as one {'row' if rows else 'column'}, e.g. {' and '.join(parts[:2])}"
+    return "save x and y each as a vector"
+
+
 @np.errstate(over="ignore", invalid="ignore")  # a longdouble too large, a signalling NaN
 def as_tensor(numbers: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
     """The numbers as a tensor, which shares their memory where they are of that type."""
     return from_array(numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64)).to(dtype)
+
+
+def checked(numbers: NDArray[Any], dtype: torch.dtype, name: str, begin: int = 0) -> Tensor:
+    """The numbers as a tensor; what the dtype does not hold is refused. begin: the first one's index."""
+    check_finite(numbers, dtype, name, begin)
+    check_exact(numbers, name, begin)
+    return as_tensor(numbers, dtype)
+
+
+def check_exact(numbers: NDArray[Any], name: str, begin: int) -> None:
+    """Refuse a whole number that float64 would round; begin as for check_finite."""
+    at = first_rounded(numbers)
+    if at is not None:
+        raise would_round(f"{name}, index {begin + at[0]}", numbers[at])
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a longdouble too large, a signalling NaN
@@ -86,12 +113,6 @@ def check_finite(numbers: NDArray[np.generic], dtype: torch.dtype, name: str, be
         at = int(np.flatnonzero(~((numbers >= np.float64(-limit)) & (numbers <= np.float64(limit))))[0])
         where, number = f"{name}, index {begin + at}", f"{numbers[at]}"
         raise too_large(where, number, dtype) if np.isfinite(numbers[at]) else not_finite(where, number)
-
-
-def check_memory(size: int, name: str, mend: str) -> None:
-    """Refuse to take more than half of the machine's memory, where the system says how much that is."""
-    if hasattr(os, "sysconf") and size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2:
-        raise InputError(f"{name}: takes {size / 2**30:.1f} GiB, over half of the memory; {mend}")
 
 
 def read_npz(path: Path, x_name: str, y_name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -134,6 +155,5 @@ def _member(archive: ZipFile, path: Path, wanted: str, dtype: torch.dtype) -> Te
         for begin, part in zip(range(0, header.length, BLOCK), whole.split(BLOCK), strict=True):
             packed = file.read(len(part) * header.dtype.itemsize)
             numbers = np.frombuffer(bytearray(packed), header.dtype, len(part))
-            part.copy_(as_tensor(numbers, dtype))
-            check_finite(numbers, dtype, name, begin)
+            part.copy_(checked(numbers, dtype, name, begin))
     return whole

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from torchgd.data.arrays import BLOCK, read_npz
-from torchgd.data.files import read_csv, shown
-from torchgd.data.mapped import MappedVector, map_pairs
+from torchgd.data.arrays import BLOCK
+from torchgd.data.mapped import MappedVector
 from torchgd.errors import InputError
 
 Source = str | PathLike[str]
@@ -32,8 +27,7 @@ class Dataset:
         targets: y, shape (n,), of the same dtype and device.
         name: what the data are called, e.g. ``"hubble"``.
         x_label, y_label: what x and y are, with their units.
-        source: where the data come from.
-        names: the name of each sample, or empty.
+        dropped: rows that :func:`load` left out since x or y was missing.
 
     Example:
         >>> x, y = Dataset(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]))
@@ -46,8 +40,7 @@ class Dataset:
     name: str = "data"
     x_label: str = "x"
     y_label: str = "y"
-    source: str = ""
-    names: tuple[str, ...] = ()
+    dropped: int = 0
 
     @cached_property
     def x(self) -> Tensor:
@@ -110,7 +103,6 @@ def course(*, dtype: torch.dtype = torch.float64, device: torch.device | str | N
         name="course",
         x_label="x (hours of study)",
         y_label="y (points in the exam)",
-        source="《PyTorch深度学习实践》, lecture 2, linear model (2020)",
     )
 
 
@@ -127,7 +119,7 @@ def hubble(*, dtype: torch.dtype = torch.float64, device: torch.device | str | N
     """Hubble's 24 nebulae of 1929, velocity = H · distance: a law of nature with one weight.
 
     Returns:
-        x: distance in Mpc, y: radial velocity in km/s, shape (24,); the names of the nebulae.
+        x: distance in Mpc, y: radial velocity in km/s, shape (24,).
 
     Example:
         >>> distance, velocity = hubble()
@@ -137,116 +129,14 @@ def hubble(*, dtype: torch.dtype = torch.float64, device: torch.device | str | N
 
     Source: E. Hubble, PNAS 15 (1929) 168, table 1.
     """
-    rows = [nebula.strip().rsplit(" ", 2) for nebula in _NEBULAE.split(",")]
+    rows = [nebula.split()[-2:] for nebula in _NEBULAE.split(",")]
     return Dataset(
-        torch.tensor([float(distance) for _, distance, _ in rows], dtype=dtype, device=device),
-        torch.tensor([float(velocity) for _, _, velocity in rows], dtype=dtype, device=device),
+        torch.tensor([float(distance) for distance, _ in rows], dtype=dtype, device=device),
+        torch.tensor([float(velocity) for _, velocity in rows], dtype=dtype, device=device),
         name="hubble",
         x_label="distance (Mpc)",
         y_label="velocity (km/s)",
-        source="E. Hubble, PNAS 15 (1929) 168, table 1",
-        names=tuple(name for name, _, _ in rows),
     )
 
 
-def load(
-    path: Source | None = None,
-    *,
-    x: Source | Sequence[Source] | None = None,
-    y: Source | Sequence[Source] | None = None,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str | None = None,
-) -> Dataset:
-    """Read samples from a CSV file, an .npz file, or .npy files.
-
-    Every number is checked to be finite: those of .npy files, which may be larger than memory, when they
-    are read.
-
-    Args:
-        path: a CSV file with a header line, or an .npz file; None if x and y are files.
-        x, y: with a path, the names of the columns (``"x"`` and ``"y"`` unless told);
-            without one, an .npy file each, or as many shards each, in order. These are
-            memory-mapped and may be larger than memory: see :meth:`Dataset.blocks`.
-        dtype: the floating-point type of the result.
-        device: where the result lives.
-
-    Raises:
-        InputError: what is wrong with the file, where (line, column or index), and how to mend it.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "kitchen.csv"
-        >>> _ = file.write_text("flour,bread\\n1,1.6\\n2,3.1\\n")
-        >>> load(file, x="flour", y="bread").y
-        tensor([1.6000, 3.1000], dtype=torch.float64)
-    """
-    if dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
-        raise InputError(f"dtype {dtype} is no floating-point type to compute in; give torch.float64")
-    if path is None:
-        if x is None or y is None:
-            raise InputError("no data: give a path, or both x and y as .npy files")
-        inputs, targets = map_pairs(_paths(x), _paths(y), dtype, device)
-        first = inputs.shards[0].path
-        return Dataset(inputs, targets, first.stem, source=f"{first}, {targets.shards[0].path}")
-    x_name, y_name = ("x" if x is None else x), ("y" if y is None else y)
-    if not (isinstance(x_name, str) and isinstance(y_name, str)):
-        raise InputError(f"{str(path)!r} is the file, so x and y are names of its columns; give strings")
-    suffix = Path(path).suffix.casefold()
-    if suffix == ".npy":
-        raise InputError(f"{str(path)!r} holds one vector; give x and y each as an .npy file (--x, --y)")
-    read = read_npz if suffix == ".npz" else read_csv
-    on_device = [column.to(device) for column in read(Path(path), x_name, y_name, dtype)]
-    return Dataset(on_device[0], on_device[1], Path(path).stem, x_name, y_name, str(path))
-
-
-def _paths(files: Source | Sequence[Source]) -> list[Path]:
-    return [Path(files)] if isinstance(files, str | PathLike) else [Path(file) for file in files]
-
-
-def open_data(
-    word: str,
-    *,
-    x: str | None = None,
-    y: str | None = None,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str | None = None,
-) -> Dataset:
-    """The data that the command line's words name: ``course``, ``hubble``, a file, or .npy files in x and y.
-
-    A file of the name ``course`` or ``hubble`` is ``./course``. An .npy word may list
-    shards: ``x0.npy,x1.npy``, or a pattern, ``'x*.npy'``, whose matches are taken by number.
-    """
-    if word in {"", "course"} and x is None and y is None:
-        return course(dtype=dtype, device=device)
-    if word in {"", "course"}:
-        for option, value in (("--x", x), ("--y", y)):
-            if value is None:
-                raise InputError(f"{option} is missing; give both --x and --y as .npy files")
-            if not value.casefold().endswith(".npy"):
-                raise InputError(f"{option} {value!r} is not an .npy file; for a column, name its file first")
-        return load(x=_shards(x or ""), y=_shards(y or ""), dtype=dtype, device=device)
-    if word == "hubble":
-        if x is not None or y is not None:
-            raise InputError("hubble has its own x and y; leave out --x and --y")
-        return hubble(dtype=dtype, device=device)
-    near = difflib.get_close_matches(word.casefold(), WORDS, n=1, cutoff=0.8)
-    if near and not os.path.exists(word):  # noqa: PTH110 (which raises where the folder is closed)
-        raise InputError(f"{shown(Path(word))}: no such file; did you mean {near[0]}?")
-    return load(word, x=x, y=y, dtype=dtype, device=device)
-
-
-def _shards(word: str) -> list[Path]:
-    """The files of a list, ``a.npy,b.npy``, or of a pattern, ``a*.npy``, by number: a2 before a10."""
-    found: list[Path] = []
-    for path in map(Path, word.split(",")):
-        pattern = re.sub(r"\*+", "*", path.name)
-        found += (sorted(path.parent.glob(pattern), key=_by_number) if "*" in pattern else []) or [path]
-    return found
-
-
-def _by_number(path: Path) -> list[tuple[int, str]]:
-    """A key that sorts the numbers in a name by their size."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
-
-
-__all__ = ["Dataset", "course", "hubble", "load", "open_data"]
+__all__ = ["Dataset", "course", "hubble"]

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchgd.data.arrays import BLOCK, Header, as_tensor, check_finite, check_memory, read_header
-from torchgd.data.files import opened, shown
+from torchgd.data.arrays import BLOCK, Header, as_tensor, check_exact, check_finite, read_header
+from torchgd.data.files import check_memory, opened, shown
 from torchgd.errors import InputError
 from torchgd.samples import check_learnable
 
@@ -109,6 +109,7 @@ class MappedVector:
     def _part(self, shard: _Shard, start: int, stop: int) -> Tensor:
         """The samples from start to stop of one shard. Where they all are finite, so is mostly their sum."""
         numbers = self._numbers(shard, start, stop)
+        check_exact(numbers, shown(shard.path), start - shard.first)
         values = as_tensor(numbers, self.dtype)
         if not values.sum().isfinite():
             check_finite(numbers, self.dtype, shown(shard.path), start - shard.first)

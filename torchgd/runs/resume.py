@@ -44,7 +44,8 @@ OVERRIDABLE = [
     "device",
     "engine",
 ]
-_NOT_COMPARED = {"torchgd", "torch", "data", "x", "y"}  # versions and names; the data count by content
+# versions and names; the data count by content
+_NOT_COMPARED = {"torchgd", "torch", "data", "x", "y", "encoding", "drop_missing"}
 
 
 def fingerprint(data: Dataset) -> dict[str, int | str]:

@@ -39,6 +39,8 @@ class Config(Plan):
     data: str
     x: str | None = None
     y: str | None = None
+    encoding: str | None = None
+    drop_missing: bool = False
     epochs: int = 100
     weight: float = 1.0
     gradient: str = "hand"

@@ -1,0 +1,184 @@
+"""Reading the data that a person names: a file of any kind, numbers in memory, or one of the words."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchgd.data.arrays import read_npz
+from torchgd.data.dataset import Dataset, course, hubble
+from torchgd.data.files import missing, shown
+from torchgd.data.mapped import map_pairs
+from torchgd.data.table import read_table
+from torchgd.errors import InputError
+from torchgd.samples import Array, Numbers, as_tensor, samples
+
+Source = str | PathLike[str]
+WORDS = ("course", "hubble")  # data that need no file
+
+
+def load(
+    path: Source | Array | None = None,
+    *,
+    x: Source | Sequence[Source] | Numbers | None = None,
+    y: Source | Sequence[Source] | Numbers | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+    encoding: str | None = None,
+    drop_missing: bool = False,
+) -> Dataset:
+    """Read samples from a CSV, Parquet, .npz or .npy file, or take those in memory.
+
+    Every number is checked to be finite: those of .npy files, which may be larger than memory, when they
+    are read.
+
+    Args:
+        path: a CSV file with a header line, packed by gzip or not, a Parquet or an .npz file, or a DataFrame;
+            None if x and y are files or numbers.
+        x, y: with a path, the names of the columns (default: ``"x"`` and ``"y"``);
+            without one, n numbers each, or an .npy file each, or as many shards each, in order. Files are
+            memory-mapped and may be larger than memory: see :meth:`Dataset.blocks`.
+        dtype: the floating-point type of the result.
+        device: where the result lives.
+        encoding: of a CSV file, e.g. ``"gbk"`` (default: UTF-8).
+        drop_missing: leave out the rows of a table in which x or y is missing, and count them in ``dropped``.
+
+    Raises:
+        InputError: what is wrong with the file, where (line, column or index), and how to mend it.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "kitchen.csv"
+        >>> _ = file.write_text("flour,bread\\n1,1.6\\n2,3.1\\n")
+        >>> load(file, x="flour", y="bread").y
+        tensor([1.6000, 3.1000], dtype=torch.float64)
+    """
+    if dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        raise InputError(f"dtype {dtype} is not a floating-point type to compute in; give torch.float64")
+    if path is None:
+        if x is None or y is None:
+            raise InputError("no data: give a path, or both x and y as .npy files")
+        if not (_names_files(x) and _names_files(y)):
+            return _in_memory(x, y, dtype, device)
+        mapped = map_pairs(_paths(x), _paths(y), dtype, device)
+        return Dataset(*mapped, mapped[0].shards[0].path.stem)
+    x_name, y_name = ("x" if x is None else x), ("y" if y is None else y)
+    if not (isinstance(x_name, str) and isinstance(y_name, str)):
+        raise InputError(f"{str(path)!r:.60} is the table, so x and y are names of its columns; give strings")
+    if not isinstance(path, str | PathLike):
+        return _of_frame(path, x_name, y_name, dtype, device, drop_missing)
+    suffix = Path(path).suffix.casefold()
+    if suffix == ".npy":
+        raise InputError(f"{str(path)!r} holds one vector; give x and y each as an .npy file (--x, --y)")
+    if encoding is not None and suffix in {".npz", ".parquet"}:
+        raise InputError(f"{shown(Path(path))}: an encoding is for CSV files; leave it out")
+    dropped = 0
+    if suffix == ".npz":
+        if drop_missing:
+            raise InputError(
+                f"{shown(Path(path))}: drop_missing is for tables; leave it out, and such samples too"
+            )
+        columns = list(read_npz(Path(path), x_name, y_name, dtype))
+    elif suffix == ".parquet":
+        from torchgd.data.quick import read_parquet
+
+        *columns, dropped = read_parquet(Path(path), x_name, y_name, dtype, drop_missing)
+    else:
+        *columns, dropped = read_table(Path(path), x_name, y_name, dtype, encoding, drop_missing)
+    inputs, targets = (column.to(device) for column in columns)
+    name = Path(Path(path).stem).stem if suffix == ".gz" else Path(path).stem
+    return Dataset(inputs, targets, name, x_name, y_name, dropped)
+
+
+def _names_files(value: object) -> bool:
+    """Whether x or y is the name of a file or a list of names, and not numbers."""
+    listed = value if isinstance(value, list | tuple) and value else [value]
+    return all(isinstance(item, str | PathLike) for item in listed) or value == []
+
+
+def _in_memory(x: Any, y: Any, dtype: torch.dtype, device: torch.device | str | None) -> Dataset:
+    inputs, targets = samples(x, y)
+    return Dataset(inputs.to(device, dtype), targets.to(device, dtype))
+
+
+def _of_frame(
+    frame: Any, x: str, y: str, dtype: torch.dtype, device: torch.device | str | None, drop_missing: bool
+) -> Dataset:
+    """Two columns of a DataFrame of pandas, polars or others that are indexed by name."""
+    names = [str(name) for name in getattr(frame, "columns", ())]
+    for wanted in (x, y):
+        if wanted not in names:
+            raise InputError(f"the data: {missing(wanted, 'column', names)}")
+    inputs, targets = (as_tensor(frame[name], name) for name in (x, y))
+    kept = torch.ones(len(inputs), dtype=torch.bool)
+    if drop_missing:
+        kept = ~(inputs.isnan() | targets.isnan())
+    data = _in_memory(inputs[kept], targets[kept], dtype, device)
+    return replace(data, x_label=x, y_label=y, dropped=int((~kept).sum()))
+
+
+def _paths(files: Any) -> list[Path]:
+    return [Path(files)] if isinstance(files, str | PathLike) else [Path(file) for file in files]
+
+
+def open_data(
+    word: str,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+    encoding: str | None = None,
+    drop_missing: bool = False,
+) -> Dataset:
+    """The data that the command line's words name: ``course``, ``hubble``, a file, or .npy files in x and y.
+
+    A file of the name ``course`` or ``hubble`` is ``./course``. An .npy word may list
+    shards: ``x0.npy,x1.npy``, or a pattern, ``'x*.npy'``, whose matches are taken by number.
+    """
+    own = word in {"", *WORDS}
+    if own and (encoding is not None or drop_missing):
+        option = "--drop-missing" if encoding is None else "--encoding"
+        raise InputError(f"{option} is for a table in a file; leave it out, or name the file")
+    if word in {"", "course"} and x is None and y is None:
+        return course(dtype=dtype, device=device)
+    if word in {"", "course"}:
+        for option, value in (("--x", x), ("--y", y)):
+            if value is None:
+                raise InputError(f"{option} is missing; give both --x and --y as .npy files")
+            if not value.casefold().endswith(".npy"):
+                raise InputError(f"{option} {value!r} is not an .npy file; for a column, name its file first")
+        return load(x=_shards(x or ""), y=_shards(y or ""), dtype=dtype, device=device)
+    if word == "hubble":
+        if x is not None or y is not None:
+            raise InputError("hubble has its own x and y; leave out --x and --y")
+        return hubble(dtype=dtype, device=device)
+    near = difflib.get_close_matches(word.casefold(), WORDS, n=1, cutoff=0.8)
+    if near and not os.path.exists(word):  # noqa: PTH110 (which raises where the folder is closed)
+        raise InputError(f"{shown(Path(word))}: no such file; did you mean {near[0]}?")
+    return load(word, x=x, y=y, dtype=dtype, device=device, encoding=encoding, drop_missing=drop_missing)
+
+
+def _shards(word: str) -> list[Path]:
+    """The files of a list, ``a.npy,b.npy``, or of a pattern, ``a*.npy``, by number: a2 before a10."""
+    found: list[Path] = []
+    for path in map(Path, word.split(",")):
+        pattern = re.sub(r"\*+", "*", path.name)
+        found += (sorted(path.parent.glob(pattern), key=_by_number) if "*" in pattern else []) or [path]
+    return found
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """A key that sorts the numbers in a name by their size."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+__all__ = ["load", "open_data"]
