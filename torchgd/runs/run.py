@@ -111,7 +111,7 @@ def run(
     if resume:
         folder = find_run(logdir, experiment, config.method, name)
     else:
-        folder = new_folder(logdir, experiment, name or config.method, overwrite=overwrite)
+        folder = new_folder(logdir, experiment, config.method if name is None else name, overwrite=overwrite)
     with writing(folder):
         past = past_of(folder, settings, override) if resume else None
         if past is not None:
