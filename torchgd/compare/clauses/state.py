@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -23,10 +24,14 @@ def _saved(optimizer: Optimizer) -> dict[str, Any]:
     return torch.load(io.BytesIO(file.getvalue()))  # type: ignore[no-any-return]
 
 
-def _dtypes(optimizer: Optimizer) -> dict[str, torch.dtype]:
-    """The dtype of every tensor in its state, by the entry's name."""
-    states = [entry for entry in getattr(optimizer, "state", {}).values() if isinstance(entry, dict)]
-    return {str(k): v.dtype for entry in states for k, v in entry.items() if isinstance(v, Tensor)}
+def _dtypes(entries: Any, name: str = "") -> dict[str, torch.dtype]:
+    """The dtype of every tensor in a state, by the names of its entries."""
+    if isinstance(entries, Tensor):
+        return {name: entries.dtype}
+    found: dict[str, torch.dtype] = {}
+    for key, entry in entries.items() if isinstance(entries, Mapping) else ():
+        found |= _dtypes(entry, str(key))
+    return found
 
 
 def _resume(s: Subject) -> str:
@@ -39,7 +44,7 @@ def _resume(s: Subject) -> str:
     q = s.parameter(p)
     resumed = s.make([q])
     resumed.load_state_dict(_saved(optimizer))
-    before, after = _dtypes(optimizer), _dtypes(resumed)
+    before, after = _dtypes(optimizer.state), _dtypes(resumed.state)
     cast = [
         f"{entry} ({name_of(before[entry])}) becomes {name_of(dtype)}"
         for entry, dtype in after.items()
