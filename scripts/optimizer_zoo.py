@@ -99,7 +99,9 @@ def groups_with(cls: Any, **keys: Any) -> Callable[..., Any]:
     def factory(params: Any, **options: Any) -> Any:
         params = list(params)
         groups = params if isinstance(params[0], dict) else [{"params": params}]
-        return cls([{**keys, **group} for group in groups], **options)
+        optimizer = cls([{**keys, **group} for group in groups], **options)
+        optimizer.add_param_group = lambda group: cls.add_param_group(optimizer, {**keys, **group})
+        return optimizer
 
     return factory
 
@@ -116,6 +118,10 @@ def named(cls: Any) -> Callable[..., Any]:
     return lambda params, **options: cls([(f"layer{i}.weight", p) for i, p in enumerate(params)], **options)
 
 
+def refuse(group: Any = None) -> None:
+    raise ValueError("it takes a model, not groups")
+
+
 def of_model(cls: Any, *parameters: bool, **keys: Any) -> Callable[..., Any]:
     """It takes a module."""
     from torch import nn
@@ -123,11 +129,13 @@ def of_model(cls: Any, *parameters: bool, **keys: Any) -> Callable[..., Any]:
     def factory(params: Any, **options: Any) -> Any:
         params = list(params)
         if isinstance(params[0], dict):
-            raise ValueError("it takes a model, not groups")
+            refuse()
         model = nn.Module()
         for i, p in enumerate(params):
             model.register_parameter(f"weight{i}", p)
-        return cls(model, *([params] if parameters else []), **{**keys, **options})
+        optimizer = cls(model, *([params] if parameters else []), **{**keys, **options})
+        optimizer.add_param_group = refuse
+        return optimizer
 
     return factory
 
