@@ -130,7 +130,8 @@ def test_the_table_and_the_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert ["GradientDescent", "1.0933333333333333"] in cells
     assert ["mine:TwiceTooFar", "1.1866666666666665"] in cells
     assert ["first", "difference", "step", "1,", "weight"] in cells
-    assert lines[-1].startswith("GradientDescent and mine:TwiceTooFar: different: from the same parameters")
+    told = "GradientDescent and mine:TwiceTooFar: different: from the same parameters"
+    assert any(line.startswith(told) for line in lines)
 
 
 @pytest.mark.parametrize(
