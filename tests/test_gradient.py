@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from torchgd import MiniBatchGradientDescent, train
 from torchgd.errors import InputError
-from torchgd.gradient import cost, gradient, gradients, losses
+from torchgd.gradient import cost, gradient, gradients, linear_gradient, losses
 
 EPS = 2.0**-52
 
@@ -162,3 +163,48 @@ def test_shapes_that_would_broadcast_are_refused(function, w, x, y, message: str
     with pytest.raises(InputError) as error:
         function(w, x, y)
     assert str(error.value) == message
+
+
+# Several features
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_several_features_against_autograd(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    n, d = 1 + 3 * seed, 1 + seed % 4
+    x, y = torch.randn(n, d, generator=generator).double(), torch.randn(n, generator=generator).double()
+    w = torch.randn(d, generator=generator).double().requires_grad_()
+    b = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    right = torch.autograd.grad(torch.nn.functional.mse_loss(x @ w + b, y), (w, b))
+    # sums of n terms, each of the size of |x| (|x w| + |b| + |y|)
+    torch.testing.assert_close(linear_gradient(w.detach(), b.detach(), x, y), right, rtol=1e-12, atol=1e-13)
+
+
+def test_one_feature_without_a_bias_is_the_one_weight() -> None:
+    x, y = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([2.0, 4.0, 6.5]).double()
+    dw, _ = linear_gradient(torch.tensor([1.5]).double(), 0.0, x[:, None], y)
+    assert dw.item() == pytest.approx(gradient(1.5, x, y).item(), rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("w", "x", "y"), [((2,), (3, 1), (3,)), ((1,), (3, 1), (3, 1)), ((1,), (3,), (3,)), ((1,), (0, 1), (0,))]
+)
+def test_shapes_of_several_features(w: tuple[int], x: tuple[int], y: tuple[int]) -> None:
+    with pytest.raises(InputError, match=r"give \(d,\), \(n, d\) and \(n,\)"):
+        linear_gradient(torch.ones(w), 0.0, torch.ones(x), torch.ones(y))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_training_by_hand_is_training_by_autograd_at_every_step(bias: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.randn(7, 3, generator=generator).double(), torch.randn(7, 1, generator=generator).double()
+    histories = []
+    for way in ("hand", "autograd"):
+        torch.manual_seed(2)
+        model = torch.nn.Linear(3, 1, bias=bias, dtype=torch.float64)
+        optimizer = MiniBatchGradientDescent(model.parameters(), lr=0.05, batch_size=2)
+        histories.append(train(model, x, y, optimizer, 10, gradient=way))
+    by_hand, by_autograd = histories
+    assert len(by_hand.update) == 40
+    for name in ("update_weight", "gradient", "loss_before", "weight", "cost"):
+        torch.testing.assert_close(getattr(by_hand, name), getattr(by_autograd, name), rtol=1e-12, atol=1e-13)

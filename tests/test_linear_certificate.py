@@ -100,6 +100,14 @@ def test_a_bound_for_every_order_is_safe_and_claims_no_more() -> None:
         assert torch.linalg.matrix_norm(matrix, 2) < 1
 
 
+def test_stability_hands_features_and_a_bias_on() -> None:
+    x, y = features(2)
+    assert stability(x, y, 0.01) == linear_stability(x, y, 0.01, bias=False)
+    assert stability(*course(), bias=True) == linear_stability(*course())
+    rows = x.tolist()
+    assert stability(rows, y.tolist(), 0.01) == linear_stability(x, y, 0.01, bias=False)
+
+
 def test_lecture_5() -> None:
     """Hessian eigenvalues 0.7212 and 33.279, condition 46.1, limit 0.0601."""
     certificate = linear_stability(*course(), loss="sum", names=["x"])

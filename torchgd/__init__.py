@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torchgd.convergence.curvature import line_stability as line_stability
     from torchgd.convergence.curvature import local_limit as local_limit
     from torchgd.convergence.divergence import explain_divergence as explain_divergence
+    from torchgd.convergence.linear_certificate import LinearCertificate as LinearCertificate
+    from torchgd.convergence.linear_certificate import linear_stability as linear_stability
     from torchgd.convergence.rate import auto_lr as auto_lr
     from torchgd.convergence.sweep import sweep_lr as sweep_lr
     from torchgd.data.dataset import Dataset as Dataset
@@ -53,7 +55,9 @@ _MODULE_OF = {
     "Certificate": "convergence.certificate",
     "auto_lr": "convergence.rate",
     "explain_divergence": "convergence.divergence",
+    "LinearCertificate": "convergence.linear_certificate",
     "line_stability": "convergence.curvature",
+    "linear_stability": "convergence.linear_certificate",
     "local_limit": "convergence.curvature",
     "stability": "convergence.certificate",
     "sweep_lr": "convergence.sweep",

@@ -7,7 +7,8 @@ squared residual, the cost is their *mean*, and there is no ½ (this is
     ℓᵢ(w) = (w xᵢ − yᵢ)²            dℓᵢ/dw = 2 xᵢ (w xᵢ − yᵢ)
     C(w)  = (1/n) Σᵢ ℓᵢ(w)           dC/dw  = (1/n) Σᵢ 2 xᵢ (w xᵢ − yᵢ)
 
-Every function takes w, a number or a tensor of shape (), and x and y of shape (n,);
+For several features and a bias there is :func:`linear_gradient`.
+Every other function takes w, a number or a tensor of shape (), and x and y of shape (n,);
 it keeps their dtype and device, and autograd can differentiate through it.
 The unit of dC/dw is y²/w.
 
@@ -86,10 +87,41 @@ def gradient(w: float | Tensor, x: Tensor, y: Tensor) -> Tensor:
     return gradients(w, x, y).mean()
 
 
+def linear_gradient(w: Tensor, b: float | Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The derivatives of the cost of y = w·x + b with several features, dC/dw and dC/db.
+
+        C = (1/n) Σ (w·xᵢ + b − yᵢ)²,    dC/dw = (2/n) Xᵀ (X w + b − y),    dC/db = (2/n) Σ (w·xᵢ + b − yᵢ)
+
+    Args:
+        w: the weights, shape (d,).
+        b: the bias, a number or a tensor of shape ().
+        x: the inputs, shape (n, d).
+        y: the targets, shape (n,).
+
+    Returns:
+        dC/dw of shape (d,), and dC/db of shape ().
+
+    Raises:
+        InputError: the shapes are not (d,), (), (n, d) and (n,) with n ≥ 1.
+
+    Example:
+        >>> x, y = torch.tensor([[1.0, 0.0], [2.0, 1.0]]), torch.tensor([2.0, 5.0])
+        >>> linear_gradient(torch.tensor([1.0, 1.0]), 0.0, x, y)
+        (tensor([-5., -2.]), tensor(-3.))
+
+    Source: 《PyTorch深度学习实践》, lectures 4 and 5 (2020).
+    """
+    if x.dim() != 2 or y.shape != x.shape[:1] or w.shape != x.shape[1:] or not len(x):
+        shapes = f"w has shape {tuple(w.shape)}, x {tuple(x.shape)} and y {tuple(y.shape)}"
+        raise InputError(f"{shapes}; give (d,), (n, d) and (n,), e.g. y.reshape(-1)")
+    residual = x @ w + b - y
+    return 2 * (x.mT @ residual) / len(x), 2 * residual.mean()
+
+
 def _check_shapes(w: float | Tensor, x: Tensor, y: Tensor) -> None:
     check_vectors(x, y)
     if isinstance(w, Tensor) and w.dim() != 0:
         raise InputError(f"w has shape {tuple(w.shape)}, not (); give one weight, e.g. w.reshape(())")
 
 
-__all__ = ["cost", "gradient", "gradients", "losses"]
+__all__ = ["cost", "gradient", "gradients", "linear_gradient", "losses"]

@@ -35,8 +35,13 @@ def update_of(
     """The function that does one update on a batch; arguments and errors as for :func:`torchgd.train`."""
     if gradient == "autograd":
         return _by_autograd(model, optimizer, loss_fn)
+    if gradient == "hand" and loss_name(loss_fn) != "mse_loss":
+        raise InputError("the gradient by hand is that of mse_loss; leave out loss_fn, or give 'autograd'")
+    if type(model) is nn.Linear and model.out_features == 1 and gradient == "hand":
+        return _by_hand_of_several(model, optimizer, y)
     if not isinstance(model, LinearModel):
-        raise InputError("a gradient by hand is for LinearModel; for another module give gradient='autograd'")
+        where = "for LinearModel, and gradient='hand' for nn.Linear with one output"
+        raise InputError(f"a gradient by hand is {where}; for another module give gradient='autograd'")
     if isinstance(gradient, str) and gradient != "hand":
         raise InputError(f"gradient is {gradient!r}; give 'autograd', 'hand' or a function f(w, x, y)")
     if gradient == "hand" and loss_name(loss_fn) != "mse_loss":
@@ -55,6 +60,25 @@ def update_of(
         value = function(weight.detach().clone(), x, y)
         weight.grad = torch.as_tensor(value, dtype=weight.dtype, device=weight.device).reshape(())
         optimizer.step()
+
+    return update
+
+
+def _by_hand_of_several(model: nn.Linear, optimizer: Optimizer, y: Tensor) -> Update:
+    """The update of y = w·x + b with several features, by :func:`torchgd.gradient.linear_gradient`."""
+    if y.dim() != 2 or y.shape[1] != 1:
+        raise InputError(f"y has shape {tuple(y.shape)}; nn.Linear predicts (n, 1), give y.reshape(-1, 1)")
+    weight, bias = model.weight, model.bias
+
+    def update(x: Tensor, y: Tensor) -> Tensor:
+        b = 0.0 if bias is None else bias.detach()[0]
+        dw, db = by_hand.linear_gradient(weight.detach()[0], b, x, y[:, 0])
+        weight.grad = dw[None]
+        if bias is not None:
+            bias.grad = db[None]
+        loss = (x @ weight.detach()[0] + b - y[:, 0]).square().mean()
+        optimizer.step()
+        return loss
 
     return update
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
 
 from torchgd.convergence.epochs import FixedOrder, Intervals, rounding
 from torchgd.convergence.methods import Epoch, epoch_of
@@ -13,6 +15,9 @@ from torchgd.convergence.rate import NO_NOISE, best_lr
 from torchgd.epoch_maps import EpochMap
 from torchgd.errors import InputError
 from torchgd.samples import Numbers
+
+if TYPE_CHECKING:
+    from torchgd.convergence.linear_certificate import LinearCertificate
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ class Certificate:
         return {**fields, "lost": self.epoch_map.lost, "shift": self.epoch_map.drift, "verdict": self.verdict}
 
 
+@overload
 def stability(
     x: Numbers,
     y: Numbers,
@@ -154,13 +160,44 @@ def stability(
     tolerance: float = 1e-6,
     epochs: int = 100,
     seed: int = 0,
-) -> Certificate:
+    bias: Literal[False] = False,
+) -> Certificate: ...
+@overload
+def stability(
+    x: Numbers,
+    y: Numbers,
+    lr: float | None = None,
+    *,
+    method: str = "gd",
+    batch_size: int | None = None,
+    order: str = "sequential",
+    loss: str = "mean",
+    tolerance: float = 1e-6,
+    epochs: int = 100,
+    seed: int = 0,
+    bias: Literal[True],
+) -> LinearCertificate: ...
+def stability(
+    x: Numbers,
+    y: Numbers,
+    lr: float | None = None,
+    *,
+    method: str = "gd",
+    batch_size: int | None = None,
+    order: str = "sequential",
+    loss: str = "mean",
+    tolerance: float = 1e-6,
+    epochs: int = 100,
+    seed: int = 0,
+    bias: bool = False,
+) -> Certificate | LinearCertificate:
     """Certify a run of y = w·x before its first step.
 
         epoch: e ← Π_B (1 − lr h_B) · e + shift,    h_B = 2 mean x² over the batch B,    converges if |Π| < 1
 
     Args:
-        x, y: the samples, shape (n,) each.
+        x, y: the samples, shape (n,) each. With x of shape (n, d), or a bias, the answer is the
+            :class:`~torchgd.convergence.linear_certificate.LinearCertificate` of :func:`linear_stability`.
         lr: the learning rate, in units of 1/x²; the best one if not given.
         method: "gd" (all samples an update), "sgd" (one) or "minibatch".
         batch_size: samples in a mini-batch, for "minibatch" only.
@@ -169,6 +206,7 @@ def stability(
         tolerance: the part of the starting distance that may be left, for ``Certificate.epochs``.
         epochs: of the run, for which the best lr is the best.
         seed: of the simulation, where there is no formula (see ``Certificate.basis``).
+        bias: certify y = w·x + b.
 
     Raises:
         InputError: x or y has a wrong shape or a value that is not finite, x is 0 everywhere, an argument
@@ -179,7 +217,12 @@ def stability(
         >>> stability(*course(), lr=0.25).converges, stability(*course()).limit
         (False, 0.21428571428571427)
     """
-    epoch = epoch_of(x, y, method=method, batch_size=batch_size, order=order, loss=loss, seed=seed)
+    asked = {"method": method, "batch_size": batch_size, "order": order, "loss": loss}
+    if bias or getattr(x, "ndim", np.ndim(x)) == 2:
+        from torchgd.convergence.linear_certificate import linear_stability
+
+        return linear_stability(x, y, lr, bias=bias, tolerance=tolerance, epochs=epochs, **asked)  # type: ignore[arg-type]
+    epoch = epoch_of(x, y, seed=seed, **asked)  # type: ignore[arg-type]
     return certify(epoch, lr, method=method, order=order, tolerance=tolerance, epochs=epochs)
 
 

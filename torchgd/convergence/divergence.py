@@ -98,7 +98,7 @@ def explain_divergence(
         raise InputError(f"weights begins with {values[:1]}; give w0, finite, then the weight of each epoch")
     x, y = samples(x, y)
     asked = {"method": method, "batch_size": batch_size, "order": order, "loss": loss, "seed": seed}
-    certificate = stability(x, y, lr, epochs=epochs, **asked)  # type: ignore[arg-type]
+    certificate: Certificate = stability(x, y, lr, epochs=epochs, **asked)  # type: ignore[call-overload]
     found = _found(finite, x, y, lr, certificate)
 
     grown = len(finite) < 3 or abs(finite[-1] - finite[-2]) > abs(finite[1] - finite[0])

@@ -55,6 +55,10 @@ class LinearCertificate:
         collinear: the names of the features that the others make up exactly.
         standardized: the same of the data with every feature standardised, or None.
         scale: the size of each feature, its root mean square.
+
+    Example:
+        >>> linear_stability([[1.0], [2.0], [3.0]], [2.0, 4.0, 6.0], lr=0.2).converges
+        False
     """
 
     plan: Plan
