@@ -18,6 +18,7 @@ from torchgd.convergence.certificate import stability
 from torchgd.convergence.curvature import line_stability, local_limit
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+X = torch.zeros(1, dtype=torch.float64)
 
 
 def descend(x: Tensor, y: Tensor, lr: float, steps: int) -> tuple[float, float]:
@@ -92,7 +93,8 @@ def test_the_dense_hessian_agrees(activation: type[nn.Module], loss_fn: Loss) ->
         exact = dense(model, x, y, loss_fn)[-1].item()
         found = local_limit(model, x, y, loss_fn)
         assert found.eigenvalue == pytest.approx(exact, rel=1e-3)
-        assert found.limit == 2 / found.eigenvalue
+        assert found.limit == 2 / found.highest
+        assert exact <= found.highest * (1 + 1e-12)
         assert found.converged
 
 
@@ -161,7 +163,41 @@ def test_too_few_iterations_are_said() -> None:
     model, x, y = network(1, nn.Tanh)
     found = local_limit(model, x, y, max_iterations=32)
     assert (found.converged, found.iterations) == (False, 32)
-    assert found.eigenvalue <= dense(model, x, y, F.mse_loss)[-1].item()
+    exact = dense(model, x, y, F.mse_loss)[-1].item()
+    assert found.eigenvalue <= exact * (1 + 1e-12) <= found.highest
+    assert f"from {found.eigenvalue:.6g} to {found.highest:.6g}, with a certainty of 99.9%" in found.message
+
+
+class Bowl(nn.Module):
+    """A loss whose Hessian is diagonal."""
+
+    def __init__(self, curvatures: Tensor) -> None:
+        super().__init__()
+        self.curvatures, self.p = curvatures, nn.Parameter(torch.ones_like(curvatures))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * (self.curvatures * self.p * self.p).sum() + 0 * x.sum()
+
+
+@pytest.mark.parametrize("size", [2, 5, 60, 400])
+@pytest.mark.parametrize("negative", [0.0, -1.0, -1e3, -1e6])
+def test_the_limit_is_on_the_safe_side_however_large_a_negative_curvature(size: int, negative: float) -> None:
+    generator = torch.Generator().manual_seed(size)
+    curvatures = torch.rand(size, generator=generator, dtype=torch.float64)
+    curvatures[0] = negative or 0.5
+    found = local_limit(Bowl(curvatures), X, X, lambda loss, _: loss, max_iterations=40)
+    largest = curvatures.max().item()
+    assert found.eigenvalue <= largest + 1e-12 * abs(negative)
+    assert found.limit <= 2 / largest * (1 + 1e-12)
+    if size <= 40:
+        assert found.eigenvalue == pytest.approx(largest, rel=1e-9, abs=1e-13 * abs(negative))
+    assert found.converged or "is known to lie" in found.message
+
+
+def test_a_loss_that_curves_upwards_nowhere_has_no_limit() -> None:
+    assert (
+        local_limit(Bowl(torch.tensor([-1.0, -2.0]).double()), X, X, lambda loss, _: loss).limit == math.inf
+    )
 
 
 def test_errors() -> None:
