@@ -4,19 +4,12 @@ from pathlib import Path
 
 import torch
 
-from torchgd import (
-    GradientDescent,
-    History,
-    LinearModel,
-    MiniBatchGradientDescent,
-    StochasticGradientDescent,
-    course,
-    train,
-)
+from torchgd import History, LinearModel, Plan, course, train
 from torchgd.figures import cost_curve, parabola, to_png
 from torchgd.moments import Moments
 
 PICTURES = Path(__file__).parent / "pictures"
+LR, EPOCHS = 0.01, 30
 
 
 def main() -> None:
@@ -24,15 +17,13 @@ def main() -> None:
     histories: dict[str, History] = {}
     for method in ("gd", "minibatch", "sgd"):
         model = LinearModel(1.0, dtype=torch.float64)
-        optimizer = {
-            "gd": GradientDescent(model.parameters(), lr=0.01),
-            "minibatch": MiniBatchGradientDescent(model.parameters(), lr=0.01, batch_size=2),
-            "sgd": StochasticGradientDescent(model.parameters(), lr=0.01),
-        }[method]
-        histories[method] = train(model, data.x, data.y, optimizer, epochs=30, gradient="hand")
+        plan = Plan(method=method, batch_size=2 if method == "minibatch" else None, lr=LR)
+        optimizer = plan.optimizer(model.parameters())
+        histories[method] = train(model, data.x, data.y, optimizer, epochs=EPOCHS, gradient="hand")
+    title = f"y = w·x on the course's data, lr = {LR}, {EPOCHS} epochs"
     for name, figure in (
-        ("parabola", parabola(histories, Moments.of(data.blocks()), title="y = w·x on the course's data")),
-        ("cost", cost_curve(histories, title="the same three runs")),
+        ("parabola", parabola(histories, Moments.of(data.blocks()), title=title)),
+        ("cost", cost_curve(histories, title=title)),
     ):
         png, *_ = to_png(figure)
         (PICTURES / f"{name}.png").write_bytes(png)

@@ -7,12 +7,14 @@ import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 import torchgd.data.dataset
-from torchgd.cli import FAULT, main
+from torchgd.cli import FAULT, main, streams
+from torchgd.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -123,3 +125,26 @@ def test_what_the_machine_refuses_is_status_2(
     monkeypatch.setattr(torchgd.data.dataset, "open_data", refused)
     assert main(["train"]) == 2
     assert line in capsys.readouterr().err
+
+
+def test_a_silent_command_says_that_it_is_at_work_and_takes_it_away_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def slow(*arguments: object, **options: object) -> None:
+        limit = time.monotonic() + 30
+        while "working, " not in screen.getvalue() and time.monotonic() < limit:
+            time.sleep(0.01)
+        raise InputError("here it ends")
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(streams, "SILENCE", 0.0)
+    monkeypatch.setattr(torchgd.data.dataset, "open_data", slow)
+    assert main(["train"]) == 2
+    shown, _, said = screen.getvalue().rpartition("\r")
+    assert "\rworking, 0 s" in shown or "\rworking, 1 s" in shown
+    assert said == "torchgd: here it ends\n"

@@ -30,7 +30,7 @@ def outcomes() -> Callable[[str], Outcome]:
                 patch.setattr(saddle, "SEEDS", 20)
                 patch.setattr(tradeoff, "SAMPLES", 2048)
                 patch.setattr(tradeoff, "SIZES", (1, 16, 2048))
-                patch.setattr(tradeoff, "_seconds_an_update", lambda law, size: 1e-5 + 1e-7 * size)
+                patch.setattr(tradeoff, "_seconds_an_update", lambda law, size: (1e-5 + 1e-7 * size, 1e-4))
                 found[name] = EXPERIMENTS[name](0)
         return found[name]
 
@@ -72,7 +72,7 @@ def test_the_order_is_invisible_on_clean_data_and_visible_with_noise(
 def test_each_run_says_which_sgd_it_is(outcomes: Callable[[str], Outcome]) -> None:
     labels = [row["run"] for row in outcomes("randomness").rows]
     assert len(set(labels)) == 5
-    for word in ("no SGD", "1, 2, 3: lecture 3", "3, 2, 1", "shuffled every epoch", "with replacement"):
+    for word in ("not SGD", "1, 2, 3: lecture 3", "3, 2, 1", "shuffled every epoch", "with replacement"):
         assert sum(word in str(label) for label in labels) == 1
 
 
@@ -176,7 +176,9 @@ def test_faster_needs_its_unit(outcomes: Callable[[str], Outcome]) -> None:
         size = {"per sample": 1, "batch of 16": 16, "full batch": 2048}[str(row[""])]
         assert int(row["updates"]) > 0
         assert row["samples"] == int(row["updates"]) * size
-        assert row["ms"] == pytest.approx(int(row["updates"]) * (1e-2 + 1e-4 * size), rel=1e-12)
+        shortest, longest = map(float, str(row["ms"]).split(" … "))
+        assert shortest == pytest.approx(int(row["updates"]) * (1e-2 + 1e-4 * size), rel=0.05)  # two digits
+        assert longest == pytest.approx(int(row["updates"]) * 0.1, rel=0.05)
     best = [rows[name, "best"] for name in ("per sample", "batch of 16", "full batch")]
     assert best[2]["updates"] == 1  # on least squares in one step
     assert min(int(row["samples"]) for row in best) < int(best[2]["samples"]) / 10
@@ -247,8 +249,8 @@ def test_the_command_line_knows_every_experiment() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sadle"], r"torchgd: Invalid value for 'NAME': .*'sadle' is not one of .* Did you mean saddle\?\n"),
-        (["zero_grad"], r"torchgd: .*'zero_grad' is not one of .* Did you mean zero-grad\?\n"),
+        (["sadle"], r"torchgd: NAME sadle: give one of .*; did you mean saddle\?\n"),
+        (["zero_grad"], r"torchgd: NAME zero_grad: give one of .*; did you mean zero-grad\?\n"),
         ([], r"torchgd: Missing argument 'NAME'.*\n"),
     ],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from course_run import answer
 
+from torchgd.cli import main
 from torchgd.errors import InputError
 from torchgd.model import LinearModel
 from torchgd.plan import METHODS, Plan
@@ -74,3 +76,21 @@ def test_a_plan_that_cannot_be_is_refused(asked: dict[str, Any], message: str) -
 def test_a_plan_without_a_rate_makes_no_optimizer() -> None:
     with pytest.raises(InputError, match="the plan has no learning rate yet"):
         Plan().optimizer(LinearModel(1.0).parameters())
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([(50, 300), (60, 310), (80, 350), (100, 370)], True),
+        ([(1, 2), (2, 4), (3, 6), (4, 8)], False),
+        ([(0, 1), (1, 2), (2, 3)], False),
+    ],
+)
+def test_a_missing_intercept_is_said(
+    rows: list[tuple[int, int]], said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("f.csv").write_text("x,y\n" + "".join(f"{x},{y}\n" for x, y in rows), encoding="utf-8")
+    assert main(["train", "f.csv", "--lr", "auto", "--epochs", "2", "--no-log"]) == 0
+    printed = capsys.readouterr().out
+    assert ("An intercept is missing: y = 1.475·x + 225.6 has the cost" in printed) == said
+    assert list(Path().iterdir()) == [Path("f.csv")]

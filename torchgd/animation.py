@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,4 +61,6 @@ def animate(path: Path, histories: Mapping[str, History], moments: Moments, *, t
         if path.suffix.lower() == ".html"
         else PillowWriter(FRAMES_A_SECOND)
     )
-    FuncAnimation(figure, draw, frames=epochs).save(path, writer=writer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        FuncAnimation(figure, draw, frames=epochs).save(path, writer=writer)

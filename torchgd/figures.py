@@ -6,9 +6,11 @@ Axes are labelled and lines are thick enough to be projected; a method has the s
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from itertools import cycle
 
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,6 +22,15 @@ from torchgd.plan import METHODS
 METHOD_COLOURS = {name: method.colour for name, method in METHODS.items()}
 METHOD_NAMES = {name: method.label for name, method in METHODS.items()}
 # Of curves that lie on one another the later ones are thinner, so that all can be seen.
+_CHINESE = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Microsoft YaHei",
+    "SimHei",
+    "PingFang SC",
+    "WenQuanYi Zen Hei",
+)
+_FONTS = ["DejaVu Sans", *(name for name in _CHINESE if name in font_manager.get_font_names())]
 STYLES = (("o", 13, 6.0, "-"), ("s", 8, 3.5, "-"), ("D", 4, 2.0, "-"), ("o", 3, 1.5, "--"))
 
 
@@ -111,7 +122,9 @@ def cost_curve(
 def to_png(figure: Figure) -> tuple[bytes, int, int]:
     """The figure as a PNG, with its width and height in pixels."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():  # of a character in a file's name that no font here has
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format="png")
     width, height = FigureCanvasAgg(figure).get_width_height()
     return buffer.getvalue(), width, height
 
@@ -129,7 +142,7 @@ def panels(*titles: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
     every = [figure.add_subplot(rows, columns, place) for place in range(1, len(titles) + 1)]
     for axes, title in zip(every, titles, strict=True):
         # a file name that is not UTF-8 holds half characters, which no font draws
-        axes.set_title(title.encode("utf-8", "replace").decode(), fontsize=15)
+        axes.set_title(title.encode("utf-8", "replace").decode(), fontsize=15, fontfamily=_FONTS)
         axes.xaxis.label.set_fontsize(14)
         axes.yaxis.label.set_fontsize(14)
         axes.tick_params(labelsize=12)

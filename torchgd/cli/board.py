@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from torchgd.cli import app, terminal
+from torchgd.cli import app, streams, terminal
 from torchgd.cli import options as opt
 from torchgd.errors import InputError
 
@@ -47,5 +47,6 @@ def board(
     terminal.say(f"{page}  (Ctrl-C ends it)")
     if open_:
         webbrowser.open(page)
+    streams.rest()
     with suppress(KeyboardInterrupt):
         threading.Event().wait()

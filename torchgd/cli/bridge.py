@@ -50,6 +50,7 @@ def bridge(
         {
             "lecture": rung.lecture,
             "replaced": rung.replaced,
+            "code": rung.code,
             **{f"w, epoch {epoch}": rung.history.weight[epoch].item() for epoch in EPOCHS},
             "difference": rung.difference,
             "rounding": rung.rounding,
@@ -79,8 +80,11 @@ def _print(rows: list[dict[str, Any]], logdir: Path) -> None:
             for row, difference in zip(rows, said, strict=True)
         ],
     )
+    terminal.say("The line of code that is new on each rung:")
+    for row in rows:
+        terminal.say(f"  lecture {row['lecture']}:  {row['code']}")
     terminal.say(
-        "Lecture 5 is here without its bias, which makes another model, and takes the mean, not the sum."
+        "\nLecture 5 is here without its bias, which makes another model, and takes the mean, not the sum."
     )
     terminal.where_the_curves_are(logdir / "bridge")
 

@@ -50,6 +50,7 @@ def sweep(
     weight: opt.WeightOption = 1.0,
     logdir: opt.LogdirOption = Path("runs"),
     name: opt.NameOption = None,
+    overwrite: opt.OverwriteOption = False,
     tensorboard: Annotated[
         bool,
         typer.Option("--tensorboard", help="Log each lr as a run: curves, and a row in the HPARAMS tab."),
@@ -80,7 +81,7 @@ def sweep(
         swept = sweep_lr(samples, targets, lr_min, lr_max, **settings, on_epoch=on_epoch)
     title = f"{dataset.name}, {plan.label}: {points} learning rates"
     picture, *_ = to_png(sweep_figure(swept, method, linear=linear, title=title))
-    folder = new_folder(logdir, experiment_name(dataset), name or f"sweep-{method}")
+    folder = new_folder(logdir, experiment_name(dataset), name or f"sweep-{method}", overwrite=overwrite)
     (folder / "sweep.png").write_bytes(picture)
     write_config(folder, {"data": data, "x": x, "y": y, "lr_min": lr_min, "lr_max": lr_max, **settings})
     columns = {
@@ -106,17 +107,22 @@ def sweep(
     }
     if as_json:
         terminal.print_json({**answer, **columns})
-        return
+    else:
+        _print(answer, points, epochs)
+
+
+def _print(answer: dict[str, Any], points: int, epochs: int) -> None:
+    reached, tolerance = answer["best_epochs"], answer["tolerance"]
     when = (
         f"{tolerance:g} left after {reached:g}" if math.isfinite(reached) else f"more than {tolerance:g} left"
     )
-    found = f"{best:.6g} ({when})" if converges else "none converges"
+    found = "none converges" if answer["best_lr"] is None else f"{answer['best_lr']:.6g} ({when})"
     rows = [
         [f"best of {points} learning rates for {epochs} epochs", found],
         ["limit", f"{answer['limit']:.10g}"],
         ["best of all", f"{answer['certificate_best_lr']:.10g}"],
-        ["picture", str(folder / "sweep.png")],
-        ["numbers", str(folder / "sweep.csv")],
+        ["picture", str(Path(answer["run_dir"]) / "sweep.png")],
+        ["numbers", str(Path(answer["run_dir"]) / "sweep.csv")],
     ]
     terminal.table(["", "value"], rows)
 

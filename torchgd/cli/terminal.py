@@ -122,7 +122,7 @@ def silent(yes: bool) -> Iterator[None]:
 @contextmanager
 def progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error, on a terminal only; yields a function that takes the count so far."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or "JPY_PARENT_PID" in os.environ:  # a notebook garbles the bar
         yield lambda done: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -55,6 +55,14 @@ def factor_figure(epochs: Mapping[str, Epoch], lr: float, *, title: str = "") ->
     return figure
 
 
+def _shown(sweep: Sweep) -> tuple[float, float]:
+    """The part of the sweep where the certificate's curve is in the picture, and a little more."""
+    rates, most = sweep.lr.tolist(), 1.25 * (len(sweep.weight) - 1)
+    inside = [rate for rate in rates if sweep.predicted(rate) <= most] or rates
+    end = max(1.1 * inside[-1], 1.15 * sweep.epoch.intervals[0][1])
+    return max(rates[0], inside[0] / 1.1), max(min(rates[-1], end), inside[-1])
+
+
 def sweep_figure(sweep: Sweep, method: str, *, linear: bool = False, title: str = "") -> Figure:
     """The epochs to the tolerance against lr: as trained, and as the certificate says.
 
@@ -65,7 +73,7 @@ def sweep_figure(sweep: Sweep, method: str, *, linear: bool = False, title: str 
         title: what stands above.
     """
     figure, (axes,) = panels(title)
-    low, high = sweep.lr[0].item(), sweep.lr[-1].item()
+    low, high = _shown(sweep)
     between = torch.linspace(math.log(low), math.log(high), 401, dtype=torch.float64).exp()
     grid = torch.linspace(low, high, 401, dtype=torch.float64) if linear else between
     predicted = [max(1.0, sweep.predicted(rate)) for rate in grid.tolist()]

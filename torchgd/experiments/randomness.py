@@ -59,9 +59,9 @@ ONCE_AN_EPOCH = (
     Kind("sgd-shuffled", "SGD shuffled every epoch", "shuffled", "#E69F00"),
 )
 KINDS = (
-    Kind("gd", "full batch: no SGD", "", METHOD_COLOURS["gd"]),
+    Kind("gd", "full batch: not SGD", "", METHOD_COLOURS["gd"]),
     *ONCE_AN_EPOCH,
-    Kind("sgd-replacement", "SGD drawn with replacement: the theory's", "replacement", "#56B4E9"),
+    Kind("sgd-replacement", "SGD drawn with replacement: not an order", "replacement", "#56B4E9"),
 )
 
 
@@ -96,7 +96,9 @@ def run(seed: int) -> Outcome:
 
 
 def _picture(clean: dict[str, History], noisy: dict[str, History], best: float) -> Figure:
-    figure, (left, right) = panels("y = 2x: the order is invisible", "y = 2, 5, 6: the order is visible")
+    figure, (left, right) = panels(
+        "y = 2x: three orders, one curve", "y = 2, 5, 6: three orders, three curves"
+    )
     for number, kind in enumerate(KINDS):
         few, many = clean[kind.name].weight[:16], noisy[kind.name].weight[:SETTLED]
         left.plot(few, color=kind.colour, linewidth=9 - 2 * number, label=kind.label)  # they hide each other

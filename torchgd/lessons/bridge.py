@@ -27,12 +27,18 @@ from torchgd.model import LinearModel
 from torchgd.recorder import Recorder
 from torchgd.runs.run import Config
 
-LADDER = (  # the lecture, the part that is PyTorch's from there on, and what it replaces
-    (3, "by-hand", "everything by hand"),
-    (4, "gradient", "loss.backward() for torchgd.gradient"),
-    (5, "optimizer", "torch.optim.SGD for torchgd's optimizer"),
-    (5, "model", "nn.Linear(1, 1, bias=False) for LinearModel"),
-    (8, "loader", "DataLoader for x[batch], y[batch]"),
+# The lecture, the part that is PyTorch's from there on, what it replaces, and its line of code.
+LADDER = (
+    (3, "by-hand", "everything by hand", "model.weight.grad = gradient(w, x[batch], y[batch])"),
+    (4, "gradient", "loss.backward() for torchgd.gradient", "loss.backward()"),
+    (5, "optimizer", "torch.optim.SGD for torchgd's optimizer", "optimizer = SGD(model.parameters(), lr=lr)"),
+    (5, "model", "nn.Linear(1, 1, bias=False) for LinearModel", "model = nn.Linear(1, 1, bias=False)"),
+    (
+        8,
+        "loader",
+        "DataLoader for x[batch], y[batch]",
+        "for x, y in DataLoader(data, batch_sampler=batches)",
+    ),
 )
 
 
@@ -44,6 +50,7 @@ class Rung:
         lecture: its number.
         part: the part that is PyTorch's from here on.
         replaced: what the rung replaced, and by what.
+        code: the line of code that is new on it.
         history: the run, in which the weight has shape (), whatever the model.
         difference: the largest |Δw| from the rung below, over all updates.
         rounding: whether rounding explains the difference: at most 8 ε |w| an update.
@@ -52,6 +59,7 @@ class Rung:
     lecture: int
     part: str
     replaced: str
+    code: str
     history: History
     difference: float
     rounding: bool
@@ -79,7 +87,7 @@ def climb(config: Config, x: Tensor, y: Tensor) -> list[Rung]:
         ['1.260688', '1.260688', '1.260688', '1.260688', '1.260688']
     """
     rungs, torchs = list[Rung](), set[str]()
-    for lecture, part, replaced in LADDER:
+    for lecture, part, replaced, code in LADDER:
         torchs.add(part)
         history = _descend(config, x, y, torchs)
         weight = history.update_weight
@@ -88,7 +96,7 @@ def climb(config: Config, x: Tensor, y: Tensor) -> list[Rung]:
         distance = (weight - below).abs().nan_to_num(0, posinf=math.inf)  # two that are not finite are equal
         allowed = 8 * torch.finfo(weight.dtype).eps * both.abs().amax(0).cummax(0).values * history.update
         rounding = bool((distance <= allowed.nan_to_num(math.inf, posinf=math.inf)).all())
-        rungs.append(Rung(lecture, part, replaced, history, distance.max().item(), rounding))
+        rungs.append(Rung(lecture, part, replaced, code, history, distance.max().item(), rounding))
     return rungs
 
 

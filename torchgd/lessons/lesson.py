@@ -24,6 +24,7 @@ from torchgd.optim import Eager
 from torchgd.plan import METHODS
 from torchgd.runs.atomic import write_whole
 from torchgd.runs.folders import new_folder
+from torchgd.runs.forecast import missing_intercept
 from torchgd.runs.run import Config, Run, experiment_name, run, with_engine
 from torchgd.runs.runlog import write_config
 from torchgd.training import train
@@ -184,6 +185,7 @@ def lesson(
     )
     heard = [f"{len(data)} samples: {data.x_label} → {data.y_label}"]
     configs = list(_each_method(asked, data, batch_size, heard))
+    heard += missing_intercept(data)
 
     def announce() -> None:
         while heard:

@@ -8,8 +8,10 @@ from torchgd.convergence.rate import with_lr
 from torchgd.data.dataset import Dataset
 from torchgd.epoch.distributed import ALONE, Group
 from torchgd.history import History
+from torchgd.moments import Moments, float64
 from torchgd.runs.run import Config, with_engine
 
+MUCH_LOWER = 0.5  # of the cost without an intercept
 MOST_CERTIFIED = 1_000_000  # samples; above it the certificate takes longer than the run
 
 
@@ -35,7 +37,23 @@ def prepare(
             left = abs(certificate.factor) ** config.epochs
             asked = f"{config.epochs} epoch{'s' * (config.epochs != 1)}"
             said.append(f"You asked for {asked}, which leave {left:.3g} of the starting error.")
+        said += missing_intercept(data)
     return with_engine(config, data, group), certificate, said
+
+
+def missing_intercept(data: Dataset) -> list[str]:
+    """A sentence where y = w·x + b fits these data much better than y = w·x, each at its best."""
+    x, y = float64(data.x), float64(data.y)
+    if len(x) < 4:  # two numbers fit few samples well in any case
+        return []
+    through_0, dx, dy = Moments.of([(x, y)]), x - x.mean(), y - y.mean()
+    slope = (dx @ dy / (dx @ dx).clamp_min(1e-300)).item()
+    alone, both = through_0.cost(through_0.least_squares), (dy - slope * dx).square().mean().item()
+    if both > MUCH_LOWER * alone:
+        return []
+    b = (y.mean() - slope * x.mean()).item()
+    costs = f"y = {slope:.4g}·x + {b:.4g} has the cost {both:.4g}, and y = w·x has {alone:.4g} at its best"
+    return [f"An intercept is missing: {costs}; for a bias take torch.nn.Linear(1, 1), as lecture 5 does."]
 
 
 def reason(config: Config, history: History, data: Dataset) -> str:
