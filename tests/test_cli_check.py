@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,12 +79,95 @@ number = 3
 """
 
 
+MORE = """
+import torch
+
+
+def claims(w, x, y):
+    import os
+
+    print('{"ok": true}', flush=True)
+    os.write(1, b'{"ok": true}\\n')
+    os._exit(0)
+
+
+def writes(w, x, y):
+    import os
+
+    os.write(1, b"here\\n")
+    os.system("echo there")
+    return (2 * x * (w * x - y)).mean()
+
+
+def starts(w, x, y):
+    import subprocess, sys
+
+    code = "import time; time.sleep(2); open('survivor', 'w')"
+    subprocess.run([sys.executable, "-c", code])
+
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, v):
+        return 2 * v * ctx.saved_tensors[0]
+
+
+class Reversal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, v):
+        return -v
+
+
+def net():
+    return torch.nn.Linear(2, 1)
+
+
+def of_net(weight, bias, x, y):
+    d = 2 * (x @ weight.T + bias - y) / len(x)
+    return d.T @ x, d.sum(0)
+
+
+def classify(parameters, x, y):
+    d = (x @ parameters["weight"].T + parameters["bias"]).softmax(1)
+    d = (d - torch.nn.functional.one_hot(y, 3)) / len(x)
+    return {"weight": d.T @ x, "bias": d.sum(0)}
+
+
+classifier = torch.nn.Linear(1, 3)
+
+
+def huber(prediction, y):
+    return torch.nn.functional.huber_loss(prediction, y)
+
+
+def of_theta(theta, X, y):
+    return 2 * X.T @ (X @ theta - y) / len(y)
+
+
+w = 1.0
+
+
+def of_lecture_3(xs, ys):
+    return sum(2 * x * (x * w - y) for x, y in zip(xs, ys)) / len(xs)
+"""
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     files = {
         "mine.py": MINE,
+        "more.py": MORE,
         "syntax.py": "import math\n\ndef gradient(w, x, y)\n    return 1\n",
         "indented.py": "def gradient(w, x, y):\n    a = 1\n      return a\n",
         "broken.py": "import math\n\nratio = 1 / 0\n",
@@ -91,6 +175,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "empty.py": "",
         "with_import.py": "from mine import gradient as imported\n",
         "data.csv": "a,b\n1,2\n2,x\n",
+        "table.csv": "a,b,c,k\n1,2,3,0\n2,-1,1,1\n0.5,4,2,2\n-1,1,0,1\n3,0,1,0\n",
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -98,9 +183,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_right_is_status_0(capsys: pytest.CaptureFixture[str]) -> None:
+def test_right_is_status_0(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "mine.py:gradient"]) == 0
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert captured.out.splitlines()[:2] == [
         "gradient: right",
         "  It is right to the rounding of float64, at all 24 points tried.",
@@ -108,17 +193,17 @@ def test_right_is_status_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.err == "training ...\n"
 
 
-def test_wrong_is_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_is_status_1(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "mine.py:summed", "hubble", "--weight", "400"]) == 1
-    out = capsys.readouterr().out
+    out = capfd.readouterr().out
     assert out.startswith("summed: wrong (reduction)\n  It is the sum over the samples where the mean is due")
     assert "    return sum(2 * a * (w * a - b) for a, b in zip(xs, ys)) / len(xs)\n" in out
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_json_is_one_object_whatever_the_code_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_object_whatever_the_code_prints(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "mine.py:summed", "--json"]) == 1
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     answer = json.loads(captured.out)
     assert captured.out.count("\n") == 1
     assert captured.err.startswith("training ...\ncalled\n")
@@ -150,16 +235,55 @@ def test_json_is_one_object_whatever_the_code_prints(capsys: pytest.CaptureFixtu
         (["mine.py:falls"], 1, "raises"),
         (["mine.py:nan"], 1, "non_finite"),
         (["with_import.py:imported"], 0, "correct"),
+        (["more.py:of_lecture_3"], 0, "correct"),
+        (["more.py:Square"], 0, "correct"),
+        (["more.py:Square", "--second"], 0, "correct"),
+        (["more.py:Reversal"], 1, "surrogate"),
+        (["more.py:Reversal", "--expect", "surrogate"], 0, "surrogate"),
+        (["more.py:of_net", "table.csv", "--x", "a,b", "--y", "c", "--model", "more.py:net"], 0, "correct"),
+        (["more.py:of_theta", "table.csv", "--x", "a,b", "--y", "c"], 0, "correct"),
+        (
+            [
+                "more.py:classify",
+                "table.csv",
+                "--x",
+                "a",
+                "--y",
+                "k",
+                "--model",
+                "more.py:classifier",
+                "--loss",
+                "cross_entropy",
+            ],
+            0,
+            "correct",
+        ),
+        (
+            [
+                "more.py:of_net",
+                "table.csv",
+                "--x",
+                "a,b",
+                "--y",
+                "c",
+                "--model",
+                "more.py:net",
+                "--loss",
+                "more.py:huber",
+            ],
+            1,
+            "other_loss",
+        ),
     ],
 )
-def test_status(capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, cause: str) -> None:
+def test_status(capfd: pytest.CaptureFixture[str], arguments: list[str], status: int, cause: str) -> None:
     assert main(["check", *arguments, "--json"]) == status
-    assert json.loads(capsys.readouterr().out)["cause"] == cause
+    assert json.loads(capfd.readouterr().out)["cause"] == cause
 
 
-def test_an_exception_is_shown_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_is_shown_with_its_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "mine.py:falls"]) == 1
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(capfd.readouterr().out.split())
     line = 1 + MINE.splitlines().index("    return summed(w, x, y) / missing")
     assert (
         f"raised NameError: name 'missing' is not defined (line {line}: return summed(w, x, y) / missing)"
@@ -191,7 +315,15 @@ BAD_INPUT = [
     (["mine.py:gradient", "--weight", "inf"], "--weight inf: give a finite number"),
     (["mine.py:hangs", "--timeout", "0.2"], "mine.py:hangs has not returned within 0.2 s; "
      "look for a loop without end in it"),
-    (["mine.py:leaves", "--timeout", "60"], "mine.py:leaves has ended its process with exit status 3"),
+    (["mine.py:leaves", "--timeout", "60"], "mine.py:leaves has ended its process with exit status 3 "
+     "and no answer; take os._exit and the like out of it"),
+    (["mine.py:gradient", "--loss", "mse_loss"],
+     "--loss is that of a model; give --model FILE.py:MODEL as well"),
+    (["more.py:of_net", "--model", "more.py:net", "--loss", "mse"],
+     "--loss is 'mse'; did you mean mse_loss? "
+     "Or give FILE.py:LOSS"),
+    (["more.py:of_net", "--model", "mine.py:number"], "mine.py:number raised TypeError: 'int' object is not "
+     "callable; name a module, or what makes one"),
     (["mine.py:gradent", "--timeout", "60"], "mine.py has no 'gradent'; did you mean gradient?"),
 ]  # fmt: skip
 
@@ -204,9 +336,9 @@ def test_bad_input(capfd: pytest.CaptureFixture[str], arguments: list[str], mess
     assert captured.err.removeprefix("training ...\n") == f"torchgd: {message}\n"
 
 
-def test_data_errors_are_as_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_errors_are_as_everywhere(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "mine.py:gradient", "data.csv", "--x", "a", "--y", "b"]) == 2
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("torchgd: data.csv")
     assert captured.err.count("\n") == 1
@@ -218,3 +350,32 @@ def test_a_process_of_its_own_says_the_same(capfd: pytest.CaptureFixture[str]) -
     assert main(["check", "mine.py:summed", "--json", "--timeout", "60"]) == 1
     apart = capfd.readouterr()
     assert (apart.out, apart.err) == (here.out, here.err)
+
+
+def test_what_is_written_past_python_is_not_in_the_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "more.py:writes", "--json"]) == 0
+    captured = capfd.readouterr()
+    assert json.loads(captured.out)["ok"]
+    assert "here\n" in captured.err
+    assert "there\n" in captured.err
+
+
+def test_the_time_limit_ends_all_that_the_code_has_started(folder: Path) -> None:
+    assert main(["check", "more.py:starts", "--timeout", "0.5"]) == 2
+    time.sleep(2.5)
+    assert not (folder / "survivor").exists()
+
+
+def test_a_code_that_ends_its_process_is_never_right(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "more.py:claims", "--json"]) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    said = "torchgd: more.py:claims has ended its process with exit status 0 and no answer; take os._exit and"
+    assert captured.err.splitlines()[-1].startswith(said)
+
+
+def test_an_unknown_cause_is_not_expected(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "mine.py:gradient", "--expect", "wrong"]) == 2
+    assert capfd.readouterr().err.startswith(
+        "torchgd: --expect is 'wrong'; give one of correct, approximate, "
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,10 +21,12 @@ from torchgd.check.gather import Answers
 from torchgd.check.mistakes import Cause
 from torchgd.check.probes import YOUR_DATA
 from torchgd.check.report import Diagnosis, GradientReport
+from torchgd.check.signature import ROLES
 from torchgd.check.subject import Answer, Candidate, Subject
 from torchgd.check.surrogates import not_the_derivative
 from torchgd.errors import InputError
 
+_SAMPLES = 20  # of the data on the command line: each is moved
 _WIDER = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64,
           torch.complex64: torch.complex128}  # fmt: skip
 
@@ -76,6 +79,21 @@ def check_function(
     twice.marked = True
     report = examine(twice)
     return replace(report, message=f"Of its second derivative: {report.message}")
+
+
+def inputs_of(function: type[Function], w: Tensor, x: Tensor, y: Tensor) -> list[Tensor]:
+    """What of (w, x, y) a forward takes, by its names or, where it has others, its number of arguments."""
+    takes_ctx = function.setup_context is Function.setup_context
+    names = list(inspect.signature(function.forward).parameters)[takes_ctx:]
+    x, y = x[:_SAMPLES], y[:_SAMPLES]
+    values = (w, x, y)
+    roles = [next((role for role, words in enumerate(ROLES) if n.lower() in words), -1) for n in names]
+    if -1 not in roles and len(set(roles)) == len(roles):
+        return [values[role] for role in roles]
+    if not 1 <= len(names) <= 3:
+        takes = f"{function.__name__}.forward takes {', '.join(names) or 'nothing'}"
+        raise InputError(f"{takes}; in Python, call check_function with its inputs")
+    return list(((x,), (x, y), values)[len(names) - 1])
 
 
 class FunctionGradient(Subject):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import sys
 import traceback
@@ -20,7 +21,8 @@ def load_object(word: str) -> Any:
     file, colon, name = word.rpartition(":")
     if not (colon and file and name.replace(".", "_").isidentifier()):
         raise InputError(f"{word!r} names nothing in a file; write FILE.py:NAME, e.g. mine.py:gradient")
-    found: Any = _run(Path(file))
+    path = Path(file)
+    found: Any = _run(path, path.resolve(), path.stat().st_mtime_ns if path.exists() else 0)
     for part in name.split("."):
         if not hasattr(found, part):
             raise InputError(f"{file} has no {name!r}; {_suggestion(part, vars(found))}")
@@ -28,8 +30,9 @@ def load_object(word: str) -> Any:
     return found
 
 
-def _run(path: Path) -> ModuleType:
-    """The file as a module, run with its own folder on the path, as `python FILE` has it."""
+@functools.cache
+def _run(path: Path, whole: Path, changed: int) -> ModuleType:
+    """The file as a module, run once with its own folder on the path, as `python FILE` has it."""
     try:
         code = compile(path.read_bytes(), str(path), "exec")
     except FileNotFoundError:
@@ -44,7 +47,7 @@ def _run(path: Path) -> ModuleType:
     except ValueError as error:  # a NUL byte, on older Pythons
         raise InputError(f"{path}: {error}; give a Python file") from None
     os.environ.setdefault("MPLBACKEND", "Agg")  # plt.show() in a lesson's script would wait for a person
-    folder = str(path.resolve().parent)
+    folder = str(whole.parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     module = ModuleType(_MODULE)
@@ -71,3 +74,33 @@ def _suggestion(name: str, namespace: dict[str, Any]) -> str:
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"it has {', '.join(own)}" if own else "it has nothing to call"
+
+
+def load_model(word: str, seed: int) -> Any:
+    """The module that a word names, or that the class or function of this name makes."""
+    import torch
+
+    found = load_object(word)
+    torch.manual_seed(seed)
+    try:
+        model = found if isinstance(found, torch.nn.Module) else found()
+    except Exception as error:
+        raise InputError(
+            f"{word} raised {type(error).__name__}: {error}; name a module, or what makes one"
+        ) from None
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"{word} is a {type(model).__name__}; name a torch.nn.Module, or what makes one")
+    return model
+
+
+def load_loss(word: str) -> Any:
+    """A loss of torch.nn.functional by its name, or the user's own."""
+    from torch.nn import functional
+
+    if ":" in word:
+        return load_object(word)
+    known = [name for name in dir(functional) if "loss" in name or "cross_entropy" in name]
+    if word not in known:
+        near = difflib.get_close_matches(word, known, n=3, cutoff=0.4) or ["mse_loss", "cross_entropy"]
+        raise InputError(f"--loss is {word!r}; did you mean {' or '.join(near)}? Or give FILE.py:LOSS")
+    return getattr(functional, word)
