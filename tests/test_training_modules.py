@@ -320,3 +320,46 @@ def test_a_module_of_one_weight_has_a_history_of_numbers() -> None:
     for model in (OwnLinear(), LinearModel(1.0)):
         history = train(model, x, 2 * x, GradientDescent(model.parameters(), lr=0.01), 2)
         assert (history.weight.shape, history.update_weight.shape) == ((3,), (2,))
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": nn.functional.mse_loss,
+    "sum": nn.MSELoss(reduction="sum"),
+    "root of the mean": lambda p, t: (p - t).square().mean().sqrt(),
+    "largest": lambda p, t: (p - t).abs().max(),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_cost_of_much_data_is_that_of_one_forward(
+    name: str, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blocks where it is the mean or the sum of theirs, and else at once."""
+    monkeypatch.setattr("torchgd.recorder.BLOCK", 16)
+    sizes = list[int]()
+    network.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    x = torch.randn(100, 3, dtype=torch.float64)
+    y = x.sum(1, keepdim=True)
+    whole = LOSSES[name](network(x), y).item()
+    sizes.clear()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
+    history = train(network, x, y, optimizer, 1, loss_fn=LOSSES[name], batches=10)
+    assert history.cost[0].item() == pytest.approx(whole, rel=1e-12)
+    assert max(sizes) == (16 if name in {"mean", "sum"} else 100)
+
+
+def test_an_optimizer_whose_step_takes_no_closure() -> None:
+    class Plain(torch.optim.Optimizer):
+        def __init__(self, params: Any, lr: float) -> None:
+            super().__init__(params, {"lr": lr})
+
+        @torch.no_grad()
+        def step(self) -> None:  # type: ignore[override]
+            for p in self.param_groups[0]["params"]:
+                p.add_(p.grad, alpha=-self.param_groups[0]["lr"])
+
+    x = torch.tensor([1.0, 2.0, 3.0]).double()
+    model = LinearModel(1.0, dtype=torch.float64)
+    history = train(model, x, 2 * x, Plain(model.parameters(), lr=0.01), 2)
+    assert history.weight[1].item() == pytest.approx(1 + 0.28 / 3, rel=1e-15)
+    assert history.loss_before[0].item() == pytest.approx(14 / 3, rel=1e-15)

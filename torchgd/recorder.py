@@ -168,10 +168,14 @@ class Recorder:
 
     def _separable(self) -> int:
         """How many samples a block may have; all, where the loss of some samples is neither mean nor sum."""
-        if len(self._x) <= BLOCK:
+        # processes of one group must do as many forward passes each, whatever their shares of the data
+        if len(self._x) <= BLOCK or isinstance(self._model, DistributedDataParallel):
             return len(self._x)
         x, y = self._x[:7], self._y[:7]
-        whole, first, second = self._loss(x, y), self._loss(x[:3], y[:3]), self._loss(x[3:], y[3:])
+        try:
+            whole, first, second = self._loss(x, y), self._loss(x[:3], y[:3]), self._loss(x[3:], y[3:])
+        except Exception:  # some losses and modules need more samples than these
+            return len(self._x)
         near = math.sqrt(torch.finfo(whole.dtype).eps) if whole.is_floating_point() else 0.0
         self._sums = torch.allclose(whole, first + second, rtol=near)
         mean = torch.allclose(whole, (3 * first + 4 * second) / 7, rtol=near)
