@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchgd.compare.clauses.clause import Severity, clause
-from torchgd.compare.scenario import BrokenError, NotApplicableError, expect, expect_same, moved
+from torchgd.compare.scenario import BrokenError, NotApplicableError, expect, moved
 from torchgd.compare.subject import Subject
 
 
@@ -127,7 +127,7 @@ def maximize(s: Subject) -> str:
         raise NotApplicableError(f"refused: {type(error).__name__}: {error}") from error
     s.descend(climbing, [p])
     s.descend(descending, [q], sign=-1)
-    expect_same(p, q, "climbing f against descending −f")
+    s.same(p, q, "climbing f against descending −f")
     return "climbing f is descending −f, bit for bit"
 
 

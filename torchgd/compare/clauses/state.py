@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from torchgd.compare.clauses.clause import Severity, clause
-from torchgd.compare.scenario import NotApplicableError, expect, expect_same, moved
+from torchgd.compare.scenario import NotApplicableError, expect, moved
 from torchgd.compare.subject import Subject, name_of
 
 
@@ -55,8 +55,7 @@ def _resume(s: Subject) -> str:
     words = f"; on loading, {', '.join(cast)}" if cast else ""
     if not moved(p):
         raise NotApplicableError("the parameter does not move")
-    gap = (p - q).abs().max().item()
-    expect(torch.equal(p, q), f"steps after loading in {name_of(s.dtype)} differ by {gap:.3g}{words}")
+    s.same(q, p, f"steps after loading in {name_of(s.dtype)}{words}")
     return words
 
 
@@ -105,7 +104,7 @@ def several_parameters(s: Subject) -> str:
     s.descend(resumed, loaded)
     for words, params in ends.items():
         for which, found, wanted in zip(("first", "second"), params, (p, q), strict=True):
-            expect_same(found, wanted, f"the {which} of two parameters after {words}")
+            s.same(found, wanted, f"the {which} of two parameters after {words}")
     return f"after {' and '.join(ends)} two parameters go on, each with its own state"
 
 
@@ -144,5 +143,5 @@ def deepcopy_and_pickle(s: Subject) -> str:
         (q,) = twin.param_groups[0]["params"]
         expect(q is not p, f"{words}: the copy shares the parameter")
         s.descend(twin, [q])
-        expect_same(q, p, f"steps after {words}")
+        s.same(q, p, f"steps after {words}")
     return f"{' and '.join(copies)}: the same steps, bit for bit"
