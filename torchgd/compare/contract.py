@@ -20,7 +20,8 @@ from torchgd.compare.clauses.clause import Clause, Severity
 from torchgd.compare.isolation import OutOfTimeError, alone, limited
 from torchgd.compare.refusal import deliberate, words_of
 from torchgd.compare.scenario import BrokenError, CrashError, Factory, NotApplicableError, parameter
-from torchgd.compare.subject import Subject, examine_ways, with_options
+from torchgd.compare.subject import Subject
+from torchgd.compare.ways import first_way, with_options
 from torchgd.errors import InputError
 
 CONTRACT = tuple(
@@ -179,7 +180,7 @@ def _tried(factory: Factory, deadline: float) -> list[Subject]:
         raise InputError(f"{told}; give the options it needs by functools.partial") from error
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"factory(params) made a {type(optimizer).__name__}; it must make an Optimizer")
-    plain = examine_ways(factory, deadline)
+    plain = first_way(factory, deadline)
     more = with_options(plain)
     return [plain, more] if more else [plain]
 
