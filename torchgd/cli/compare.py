@@ -7,8 +7,8 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -105,17 +105,12 @@ def compare(
     batches = example.batches(len(inputs))
     length = steps or (epochs * len(batches) if epochs else 1000)
     model = LinearModel(weight, device=inputs.device, dtype=inputs.dtype)
-    try:
-        with redirect_stdout(sys.stderr):
-            found = compare_optimizers(ours, theirs, model, inputs, targets, steps=length, batches=batches)
-            if picture:
-                two: dict[str, Callable[..., Optimizer]] = {our_name: ours, name: theirs}
-                drawn = curves(two, plan, dataset, weight=weight, epochs=-(-length // len(batches)))
-                write_whole(picture, drawn)
-    except (InputError, OSError):
-        raise
-    except Exception as error:  # their class is anyone's code
-        raise InputError(f"--against {name}: a step raised {type(error).__name__}: {error}") from error
+    with _anyones_steps(name):
+        found = compare_optimizers(ours, theirs, model, inputs, targets, steps=length, batches=batches)
+        if picture:
+            two: dict[str, Callable[..., Optimizer]] = {our_name: ours, name: theirs}
+            drawn = curves(two, plan, dataset, weight=weight, epochs=-(-length // len(batches)))
+            write_whole(picture, drawn)
     answer = {
         "verdict": found.verdict.value,
         "steps": found.steps,
@@ -134,6 +129,18 @@ def compare(
         terminal.say(f"picture: {picture}" if picture else "to see the two curves: --picture FILE.png")
     if found.verdict is Verdict.different:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _anyones_steps(name: str) -> Iterator[None]:
+    """What their class prints goes to standard error, and what it raises is one line."""
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        raise InputError(f"--against {name}: a step raised {type(error).__name__}: {error}") from error
 
 
 def _print_comparison(found: Comparison, ours: str, theirs: str) -> None:

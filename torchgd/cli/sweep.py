@@ -69,14 +69,8 @@ def sweep(
     from torchgd.runs.runlog import write_config, write_text
 
     samples, targets = dataset
-    settings: dict[str, Any] = {
-        "points": points,
-        "linear": linear,
-        "epochs": epochs,
-        **plan.sampling,
-        "w0": weight,
-        "tolerance": tolerance,
-    }
+    settings: dict[str, Any] = {"points": points, "linear": linear, "epochs": epochs, **plan.sampling}
+    settings |= {"w0": weight, "tolerance": tolerance}
     with terminal.progress(epochs, "sweep") as on_epoch:
         swept = sweep_lr(samples, targets, lr_min, lr_max, **settings, on_epoch=on_epoch)
     title = f"{dataset.name}, {plan.label}: {points} learning rates"
@@ -84,13 +78,7 @@ def sweep(
     folder = new_folder(logdir, experiment_name(dataset), name or f"sweep-{method}", overwrite=overwrite)
     (folder / "sweep.png").write_bytes(picture)
     write_config(folder, {"data": data, "x": x, "y": y, "lr_min": lr_min, "lr_max": lr_max, **settings})
-    columns = {
-        "lr": swept.lr.tolist(),
-        "epochs": swept.epochs.tolist(),
-        "predicted": [swept.predicted(rate) for rate in swept.lr.tolist()],
-        "weight": swept.weight[-1].tolist(),
-        "cost": swept.cost[-1].tolist(),
-    }
+    columns = _columns(swept)
     write_text(folder / "sweep.csv", _csv(columns))
     if tensorboard:
         _log_each(swept, folder, method)
@@ -109,6 +97,17 @@ def sweep(
         terminal.print_json({**answer, **columns})
     else:
         _print(answer, points, epochs)
+
+
+def _columns(swept: Sweep) -> dict[str, list[float]]:
+    """A row for each learning rate, as sweep.csv has it."""
+    return {
+        "lr": swept.lr.tolist(),
+        "epochs": swept.epochs.tolist(),
+        "predicted": [swept.predicted(rate) for rate in swept.lr.tolist()],
+        "weight": swept.weight[-1].tolist(),
+        "cost": swept.cost[-1].tolist(),
+    }
 
 
 def _print(answer: dict[str, Any], points: int, epochs: int) -> None:

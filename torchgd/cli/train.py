@@ -59,11 +59,7 @@ def train(
     from torchgd.runs.forecast import MOST_CERTIFIED, prepare, reason
     from torchgd.runs.run import Config, experiment_name, read_in_order, run
 
-    with (
-        process_group() as group,
-        terminal.silent(group.rank > 0),
-        opt.folder(logdir, no_log) as place,
-    ):
+    with process_group() as group, terminal.silent(group.rank > 0), opt.folder(logdir, no_log) as place:
         dataset = opt.read_data(data, x, y, dtype, device, encoding, drop_missing)
         config = Config(
             **asdict(plan),
@@ -99,29 +95,30 @@ def train(
                 on_epoch=on_epoch,
                 read=read,
             )
-    history = done.history
     if not resume:
         terminal.new_name(name or method, done.folder, to_stderr=as_json)
-    if done.had_ended:
-        terminal.say(f"{done.folder} has ended; there is nothing left to do", to_stderr=as_json)
-        if history.status != "diverged":  # which cannot go on
-            terminal.say("(more epochs: --epochs N --override epochs)", to_stderr=as_json)
-    answer = _answer(done, config, reason(config, history, dataset))
-    if no_log:
-        answer["run_dir"] = None
+    answer = _answer(done, config, reason(config, done.history, dataset), None if no_log else done.folder)
     if predict is not None:
         answer["prediction"] = done.model(predict).item()
-    if as_json:
-        terminal.print_json(answer)
-    else:
-        terminal.facts({name: value for name, value in answer.items() if value is not None})
-        if not no_log:
-            terminal.where_the_curves_are(logdir)
-    if history.status == "diverged":
+    _print(done, answer, None if no_log else logdir, as_json=as_json)
+    if done.history.status == "diverged":
         raise typer.Exit(1)
 
 
-def _answer(done: Run, config: Config, reason: str) -> dict[str, Any]:
+def _print(done: Run, answer: dict[str, Any], logdir: Path | None, *, as_json: bool) -> None:
+    if done.had_ended:
+        terminal.say(f"{done.folder} has ended; there is nothing left to do", to_stderr=as_json)
+        if done.history.status != "diverged":  # which cannot go on
+            terminal.say("(more epochs: --epochs N --override epochs)", to_stderr=as_json)
+    if as_json:
+        terminal.print_json(answer)
+        return
+    terminal.facts({name: value for name, value in answer.items() if value is not None})
+    if logdir:
+        terminal.where_the_curves_are(logdir)
+
+
+def _answer(done: Run, config: Config, reason: str, folder: Path | None) -> dict[str, Any]:
     history = done.history
     return {
         "weight": done.model.weight.item(),
@@ -132,5 +129,5 @@ def _answer(done: Run, config: Config, reason: str) -> dict[str, Any]:
         "updates": int(history.end_update[-1]),
         "method": config.method,
         "lr": config.lr,
-        "run_dir": str(done.folder),
+        "run_dir": folder and str(folder),
     }

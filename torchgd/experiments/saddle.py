@@ -100,7 +100,7 @@ def problems() -> tuple[Problem, Problem]:
 
 
 def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval for a share, at 95 % unless told.
+    """Wilson's interval for a share, at 95 % by default.
 
         (p + z²/2n ± z √(p (1 − p)/n + z²/4n²)) / (1 + z²/n),    p = hits / n, n = trials
 

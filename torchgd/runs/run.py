@@ -101,11 +101,7 @@ def run(
     batches = optimizer.batches(len(data))
     read = read or read_in_order(config, data, on_epoch)
     moments = read.moments if read else Moments.of(data.blocks())
-    settings = {
-        **versions(),
-        **config.settings,
-        **fingerprint(data),
-    }
+    settings = {**versions(), **config.settings, **fingerprint(data)}
     if not moments.cost(config.weight) * moments.n <= torch.finfo(data.inputs.dtype).max:
         raise InputError("the cost before the first update is not finite; check the data and the weight")
     if resume:
@@ -124,13 +120,10 @@ def run(
         done = past.place.epoch if past else 0
         before = past.history if past else None
         updates = (int(before.end_update[-1]) if before else 0) + len(batches) * (config.epochs - done)
-        hyperparameters: dict[str, float | str] = {
-            "method": config.method,
-            "lr": config.rate,
-            "batch_size": batches.batch_size,
-        }
+        words: dict[str, float | str] = {"method": config.method, "lr": config.rate}
+        words["batch_size"] = batches.batch_size
         with (
-            RunLog(folder, hyperparameters, epochs=config.epochs, updates=updates, past=before) as log,
+            RunLog(folder, words, epochs=config.epochs, updates=updates, past=before) as log,
             Keeper(folder / CHECKPOINT, model, optimizer, settings, past) as keeper,
             stoppable(lambda: f"stopped after {done} epochs; {GO_ON}") as check,
         ):
