@@ -34,6 +34,27 @@ def test_help_does_not_import_torch() -> None:
         assert re.search(rf"\b{command}\b", done.stdout)
 
 
+def test_what_is_wrong_with_the_input_is_said_without_waiting_for_torch() -> None:
+    Path("a.csv").write_text("x,y\n1,2\n")
+    wrong = [
+        "no.csv",
+        "a.csv --x z",
+        "coarse",
+        "--lr fast",
+        "--epochs none",
+        "--metod gd",
+        "--method sdg",
+        "--lr -1",
+    ]
+    code = (
+        "import sys; from torchgd.cli import main; "
+        f"print([main(['train', *line.split()]) for line in {wrong}], "
+        "{'torch', 'numpy', 'tensorboard', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{[2] * len(wrong)} set()\n"
+
+
 def test_python_dash_m_torchgd() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "torchgd", "train", "--epochs", "2", "--json"],

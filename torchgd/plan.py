@@ -72,11 +72,15 @@ class Plan:
     loss: str = "mean"
 
     def __post_init__(self) -> None:
-        from torchgd.batches import ORDERS
+        orders: tuple[str, ...] = ("sequential",)
+        if self.order not in orders:  # imported here, since a wrong file is said without waiting for torch
+            from torchgd.batches import ORDERS
+
+            orders = ORDERS
 
         for name, value, allowed in (
             ("method", self.method, METHODS),
-            ("order", self.order, ORDERS),
+            ("order", self.order, orders),
             ("loss", self.loss, LOSSES),
         ):
             if value not in allowed:

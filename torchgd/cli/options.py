@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -198,6 +199,20 @@ def torch_device(name: str, dtype: str) -> torch.device:
     return torch.device(name)
 
 
+def check_file(data: str, x: str | None, y: str | None, encoding: str | None) -> None:
+    """Refuse a file that is not there, or has not these columns, before the import of torch."""
+    from torchgd.data.files import WORDS, check_word
+    from torchgd.data.table import read_layout
+
+    path = Path(data)
+    # under torchrun the other processes would say the same
+    if data in {"", *WORDS} or "TORCHELASTIC_RUN_ID" in os.environ:
+        return
+    check_word(data)
+    if path.suffix.casefold() not in {".npz", ".npy", ".parquet"}:
+        read_layout(path, "x" if x is None else x, "y" if y is None else y, encoding)
+
+
 def read_data(
     data: str,
     x: str | None,
@@ -208,6 +223,7 @@ def read_data(
     drop_missing: bool = False,
 ) -> Dataset:
     """The data that the words name, on the device, in the dtype."""
+    check_file(data, x, y, encoding)
     import torch
 
     from torchgd.data.loading import open_data

@@ -55,6 +55,8 @@ def train(
     if resume and (overwrite or no_log):
         raise InputError("--resume continues a run; leave out --overwrite and --no-log")
 
+    opt.check_file(data, x, y, encoding)
+
     from torchgd.epoch.distributed import process_group
     from torchgd.runs.forecast import MOST_CERTIFIED, prepare, reason
     from torchgd.runs.run import Config, experiment_name, read_in_order, run

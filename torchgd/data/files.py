@@ -13,11 +13,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import IO
-
-import torch
+from typing import IO, TYPE_CHECKING
 
 from torchgd.errors import InputError
+
+if TYPE_CHECKING:  # a file that is not there is said without waiting for torch
+    import torch
+
+
+WORDS = ("course", "hubble")  # data that need no file
+
+
+def check_word(word: str) -> None:
+    """Refuse a word that is not a file, but nearly one of WORDS."""
+    near = difflib.get_close_matches(word.casefold(), WORDS, n=1, cutoff=0.8)
+    if near and not os.path.exists(word):  # noqa: PTH110 (which raises where the folder is closed)
+        raise InputError(f"{shown(Path(word))}: no such file; did you mean {near[0]}?")
 
 
 @contextmanager
@@ -58,6 +69,8 @@ def missing(wanted: str, kind: str, names: Sequence[str]) -> str:
 
 def largest(dtype: torch.dtype) -> float:
     """What a number may be without rounding to infinity: a little more than the dtype's largest."""
+    import torch
+
     return torch.finfo(dtype).max * (1 + torch.finfo(dtype).eps / 4)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,14 +13,13 @@ import torch
 
 from torchgd.data.arrays import read_npz
 from torchgd.data.dataset import Dataset, course, hubble
-from torchgd.data.files import missing, shown
+from torchgd.data.files import WORDS, check_word, missing, shown
 from torchgd.data.mapped import map_pairs
 from torchgd.data.table import read_table
 from torchgd.errors import InputError
 from torchgd.samples import Array, Numbers, as_tensor, samples
 
 Source = str | PathLike[str]
-WORDS = ("course", "hubble")  # data that need no file
 
 
 def load(
@@ -161,9 +158,7 @@ def open_data(
         if x is not None or y is not None:
             raise InputError("hubble has its own x and y; leave out --x and --y")
         return hubble(dtype=dtype, device=device)
-    near = difflib.get_close_matches(word.casefold(), WORDS, n=1, cutoff=0.8)
-    if near and not os.path.exists(word):  # noqa: PTH110 (which raises where the folder is closed)
-        raise InputError(f"{shown(Path(word))}: no such file; did you mean {near[0]}?")
+    check_word(word)
     return load(word, x=x, y=y, dtype=dtype, device=device, encoding=encoding, drop_missing=drop_missing)
 
 

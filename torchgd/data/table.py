@@ -19,13 +19,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from torchgd.data.files import check_memory, largest, missing, opened, shown, too_large
 from torchgd.errors import InputError
-from torchgd.samples import check_learnable, not_finite
+
+if TYPE_CHECKING:  # a wrong column is said without waiting for torch
+    import torch
+    from torch import Tensor
 
 _LONGEST_LINE = 1 << 24  # characters: a million columns fit, and no file without line ends fills the memory
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -46,6 +47,14 @@ class Layout:
     y: int
 
 
+def read_layout(path: Path, x_name: str, y_name: str, encoding: str | None) -> tuple[_Text, Layout]:
+    """The table as text, and what its first lines say; refused where a column is not there."""
+    text = _Text(path, encoding)
+    with text.lines() as lines:
+        first = list(itertools.islice(lines, _PREFACE))
+    return text, _layout(first, shown(path), (x_name, y_name))
+
+
 def read_table(
     path: Path,
     x_name: str,
@@ -55,9 +64,9 @@ def read_table(
     drop_missing: bool = False,
 ) -> tuple[Tensor, Tensor, int]:
     """x, y, and how many rows were left out since one of the two was missing."""
-    text = _Text(path, encoding)
-    with text.lines() as lines:
-        layout = _layout(list(itertools.islice(lines, _PREFACE)), shown(path), (x_name, y_name))
+    from torchgd.samples import check_learnable
+
+    text, layout = read_layout(path, x_name, y_name, encoding)
     columns: Sequence[Tensor] | None = None
     if encoding is None and not drop_missing and not text.packed and path.stat().st_size >= _QUICK:
         from torchgd.data.quick import read_quickly
@@ -112,6 +121,8 @@ def _read_exactly(
             f"has {dropped} rows, and x or y is missing in each" if dropped else "has a header but no samples"
         )
         raise InputError(f"{name}: {left}; add a line for each sample")
+    import torch
+
     return [torch.frombuffer(column, dtype=torch.float64) for column, _ in columns], dropped
 
 
@@ -236,6 +247,8 @@ def _ragged(row: list[str], layout: Layout) -> str:
 
 def _complaint(place: str, cell: str, dtype: torch.dtype) -> InputError:
     """Why a cell is not a number of that type, and how to correct it."""
+    from torchgd.samples import not_finite
+
     text = reprlib.repr(cell)
     if cell.lower().lstrip("+-") in ("nan", "inf", "infinity"):
         return not_finite(place, text)
