@@ -22,6 +22,7 @@ from torchgd import (
     Plan,
     StochasticGradientDescent,
     course,
+    epoch_map,
     hubble,
     load,
     train,
@@ -30,6 +31,7 @@ from torchgd.cli import main
 from torchgd.data.arrays import BLOCK
 from torchgd.data.mapped import MappedVector
 from torchgd.epoch.scan import MOST_POINTS, scan
+from torchgd.moments import Moments
 from torchgd.training import Place
 
 KINDS: list[tuple[type[GradientDescent], dict[str, Any]]] = [
@@ -181,6 +183,34 @@ def test_a_long_run_keeps_a_bounded_record_and_the_loops_weight() -> None:
     assert history.weight[2].item() == pytest.approx(w, rel=1e-12)
     assert history.status == "converged"
     assert weight == history.weight[-1].item()
+
+
+@pytest.mark.parametrize(("lr", "epochs"), [(1e-9, 10**9), (1e-3, 10**9), (1e-3, 10_001)])
+def test_a_billion_epochs_are_ten_thousand_rows(lr: float, epochs: int) -> None:
+    """They are evenly spaced, and each is a power of the epoch's map."""
+    data = Dataset(*samples(24))
+    optimizer = optimizer_of(StochasticGradientDescent, {}, lr=lr)
+    history, weight = scanned(data, optimizer, epochs)
+    rows = history.epoch.tolist()
+    assert (rows[0], rows[-1]) == (0, epochs)
+    assert 5000 <= len(rows) <= 10_000
+    assert len(set(np.diff(rows[:-1]).tolist())) == 1
+    whole = epoch_map(data.x, data.y, lr)
+    for row in (1, len(rows) // 2, -1):
+        assert history.weight[row].item() == pytest.approx(whole.after(rows[row])(1.0), rel=1e-11)
+    assert weight == history.weight[-1].item()
+
+
+def test_a_jump_that_diverges_names_its_epoch() -> None:
+    data, lr = Dataset(*samples(24)), 2.5
+    whole = epoch_map(data.x, data.y, lr, 24)
+    assert -2 < whole.scale < -1
+    history, _ = scanned(data, optimizer_of(GradientDescent, {}, lr=lr), 10**6)
+    w, moments, epoch = 1.0, Moments.of(data.blocks()), 0
+    while abs(moments.cost(w)) < math.inf:
+        w, epoch = whole(w), epoch + 1
+    assert history.status == "diverged"
+    assert history.reason.startswith(f"the weight or its cost is not finite after epoch {epoch}")
 
 
 def test_the_recorded_batches_are_read_once_however_many_epochs() -> None:

@@ -20,7 +20,7 @@ from torchgd.data.arrays import check_memory
 from torchgd.data.dataset import Dataset
 from torchgd.epoch.distributed import ALONE, Group, epoch_of_shards
 from torchgd.errors import InputError
-from torchgd.history import History, Settling, judge
+from torchgd.history import History, Settling, judge, spacing
 from torchgd.model import LinearModel
 from torchgd.moments import Moments
 from torchgd.optim import GradientDescent, is_plain
@@ -43,32 +43,33 @@ class Epoch:
         on_samples: Callable[[int], None] = lambda samples: None,
     ) -> None:
         self._data, self._batches = data, optimizer.batches(len(data))
-        lr, size = float(optimizer.param_groups[0]["lr"]), self._batches.batch_size
-        stops = sorted({stop for update in updates for stop in (update - 1, update)})
-        maps, self.moments = epoch_of_shards(data, lr, size, group, stops, on_samples=on_samples)
-        self._maps = dict(zip([*stops, len(self._batches)], maps, strict=True))
+        self._lr, size = float(optimizer.param_groups[0]["lr"]), self._batches.batch_size
+        stops = sorted({update - 1 for update in updates})
+        maps, self.moments = epoch_of_shards(data, self._lr, size, group, stops, on_samples=on_samples)
+        self._before = dict(zip(stops, maps, strict=False))
         self.whole = maps[-1]
         self._of_batch: dict[int, Moments] = {}  # read once, however many epochs ask
 
     def __contains__(self, update: int) -> bool:
         """Whether :meth:`point` knows the update."""
-        return {update - 1, update} <= self._maps.keys()
+        return update - 1 in self._before
 
     def point(self, update: int, w: float) -> dict[str, float]:
         """The row of an update, in an epoch from w."""
-        before, after = self._maps[update - 1](w), self._maps[update](w)
-        moments = self.moments
+        before, moments = self._before[update - 1](w), self.moments
         if len(self._batches) > 1:
             if update not in self._of_batch:
                 size = self._batches.batch_size
                 blocks = self._data.blocks(start=(update - 1) * size, stop=update * size)
                 self._of_batch[update] = Moments.of(blocks)
             moments = self._of_batch[update]
+        gradient = moments.gradient(before)
+        after = before - self._lr * gradient
         return {
             "update_weight": after,
             "loss_before": moments.cost(before),
             "loss_after": moments.cost(after),
-            "gradient": moments.gradient(before),
+            "gradient": gradient,
         }
 
 
@@ -147,52 +148,62 @@ def scan(
     whole = Moments.of(data.blocks()) if not in_order else None  # an epoch with replacement is not the data
     reported = -math.inf
     batches.restore(place.generator)
-    for epoch in range(place.epoch, epochs):
-        first = stride - epoch * per_epoch % stride
-        updates = range(first, per_epoch + 1, stride)
+    done, step = place.epoch, spacing(epochs) if in_order else 1
+    while done < epochs:
+        then = min(done + step - done % step, epochs)  # the next epoch that has a row
+        updates = range(done * per_epoch // stride * stride + stride, then * per_epoch + 1, stride)
         if not in_order:
             order = batches.indices().to(data.x.device)
             shuffled = replace(data, inputs=data.x[order], targets=data.y[order])
-            read = Epoch(shuffled, optimizer, updates)
+            read = Epoch(shuffled, optimizer, [update - done * per_epoch for update in updates])
         elif read is None:  # the same maps serve every epoch
             read = epoch_in_order(data, optimizer, epochs)
         moments = whole or read.moments
-        if past is None and epoch == 0:
+        if past is None and done == 0:
             ends.append({"epoch": 0, "weight": w, "cost": moments.cost(w)})
-        points += [{"update": epoch * per_epoch + i, **read.point(i, w)} for i in updates if i in read]
-        before, w = w, torch.tensor(read.whole(w), dtype=model.weight.dtype).item()
-        ends.append({"epoch": epoch + 1, "weight": w, "cost": moments.cost(w)})
-        diverged = not _fits(ends[-1], model.weight.dtype)
-        if diverged or epoch + 1 == epochs or time.monotonic() - reported > SECONDS_A_REPORT:
+        after = torch.tensor(read.whole.after(then - done)(w), dtype=model.weight.dtype).item()
+        end = {"epoch": then, "weight": after, "cost": moments.cost(after)}
+        diverged = not _fits(end, model.weight.dtype)
+        if diverged and then - done > 1:  # in which of these epochs?
+            step = 1
+            continue
+        for update in updates:
+            epoch, i = divmod(update - 1, per_epoch)
+            if i + 1 in read:
+                points.append({"update": update, **read.point(i + 1, read.whole.after(epoch - done)(w))})
+        before, w, done = w, after, then
+        ends.append(end)
+        if diverged or done == epochs or time.monotonic() - reported > SECONDS_A_REPORT:
             reported = time.monotonic()
-            ends = [end for end in ends if _fits(end, model.weight.dtype)]
-            points = [point for point in points if _fits(point, model.weight.dtype)]
-            part = History.of(batches, model.weight.detach(), ends, points)
-            if diverged:
-                reason = f"the weight or its cost is not finite after epoch {epoch + 1}"
-                part = replace(part, status="diverged", reason=reason)
-            parts.append(part)
+            ends, points = (
+                [row for row in rows if _fits(row, model.weight.dtype)] for rows in (ends, points)
+            )
+            reason = f"the weight or its cost is not finite after epoch {done}"
+            outcome = {"status": "diverged", "reason": reason} if diverged else {}
+            parts.append(History.of(batches, model.weight.detach(), ends, points, **outcome))
             with torch.no_grad():
                 model.weight.fill_(before if diverged else w)
             points, ends = [], []
             if on_progress is not None:
-                on_progress(parts[-1], Place(epoch + 1, 0, batches.state()))
+                on_progress(parts[-1], Place(done, 0, batches.state()))
         if diverged:
             return History.join(parts)
-    history = History.join(parts)
-    if in_order and read is not None:
-        at = (
-            torch.tensor([read.whole.fixed_point], dtype=torch.float64, device="cpu")
-            if read.whole.converges
-            else None
-        )
-        known = Settling(at, abs(read.whole.scale))
-    else:
-        known = settling_of(model, optimizer, data.x, data.y, batches)
-    status, reason = judge(history, random_order=not in_order, settling=known)
+    settles = _settling(read) if in_order and read else settling_of(model, optimizer, data.x, data.y, batches)
+    moments = whole or (read.moments if read else Moments.of(data.blocks()))
+    return _judged(History.join(parts), settles, moments, batches)
+
+
+def _settling(read: Epoch) -> Settling:
+    """Where the epoch's map settles, and how fast."""
+    at = torch.tensor([read.whole.fixed_point], dtype=torch.float64, device="cpu")
+    return Settling(at if read.whole.converges else None, abs(read.whole.scale))
+
+
+def _judged(history: History, settles: Settling, moments: Moments, batches: Batches) -> History:
+    """With its outcome, and whether it settles far from least squares."""
+    status, reason = judge(history, random_order=batches.order != "sequential", settling=settles)
     history = replace(history, status=status, reason=reason)
-    sums = whole or (read.moments if read else Moments.of(data.blocks()))
-    return replace(history, reason=reason + far_from_best(history, known, sums, batches))
+    return replace(history, reason=reason + far_from_best(history, settles, moments, batches))
 
 
 def _affine(optimizer: Optimizer) -> GradientDescent:
