@@ -2,11 +2,12 @@
 
     python scripts/benchmark.py                         # all sections, about six minutes
     python scripts/benchmark.py epochs --largest 1e6    # one section, less of it
+    python scripts/benchmark.py busy --busy             # beside other processes, which it starts and ends
 
 Sections: epochs (per-sample SGD in order, from 10³ samples up, for one epoch and for many), batches,
 linear (the time per sample from 10⁶ samples on), disk (data larger than the memory used), processes
-(torchrun), steps (of an optimizer), loops (an update of a loop) and logging. A peer that is not installed
-(they are the extra `bench`) is left out, and said so.
+(torchrun), busy (beside other processes), long (many epochs), steps (of an optimizer), loops (an update
+of a loop) and logging. A peer that is not installed (they are the extra `bench`) is left out, and said so.
 A number after ~ was not measured: it is the time per sample of the largest measurement.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import overheads, peers, scale
+from benchmarks import busy, overheads, peers, scale
 from benchmarks.measure import Times, count, machine, medians, number, samples, table
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -37,10 +38,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help="all unless told")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help="all if none is given")
     parser.add_argument("--largest", type=lambda text: int(float(text)), default=10**8, help="most samples")
     parser.add_argument("--repeats", type=int, default=5, help="times that each side is measured")
     parser.add_argument("--seconds", type=float, default=1.0, help="what would take longer is not measured")
+    parser.add_argument("--busy", action="store_true", help="let the section busy start other processes")
     parser.add_argument("--picture", type=Path, default=Path("runs/benchmark.png"))
     options = parser.parse_args()
     for section in options.sections:
@@ -175,6 +177,8 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "linear": scale.linear,
     "disk": scale.disk,
     "processes": scale.processes,
+    "busy": busy.busy,
+    "long": busy.long,
     "steps": overheads.steps,
     "loops": overheads.loops,
     "logging": overheads.logging,

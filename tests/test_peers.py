@@ -39,7 +39,7 @@ def test_sgd_regressor(lr: float, epochs: int) -> None:
 
 
 def test_the_benchmark_runs(tmp_path: Path) -> None:
-    sections = ["epochs", "batches", "steps", "loops"]
+    sections = ["epochs", "batches", "steps", "loops", "busy", "long"]
     options = [
         "--largest",
         "1e3",
@@ -64,6 +64,7 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
         "torch.optim.SGD, autograd",
         "full batch",
         "torch.optim.SGD, fused=True",
+        "10⁴ epochs",
     ):
         assert f"\n| {row} | " in done.stdout
     missing = [name for name in ("numba", "sklearn", "jax") if not importlib.util.find_spec(name)]
