@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -151,3 +152,24 @@ def test_scaling_x_scales_the_intervals() -> None:
     for factor in (1e-150, 1e-6, 1e150):
         scaled = np.array(converging_intervals(h * factor)) * factor
         assert np.allclose(scaled, np.array(converging_intervals(h)), rtol=1e-9, atol=0)
+
+
+def test_curvatures_that_differ_by_a_rounding_are_one_zero() -> None:
+    """Their logarithms are equal, and between them lies no learning rate."""
+    h = np.array([2.0, 8.0, 18.0]).repeat(3) * (1 + np.array([0, 1, 2] * 3) * np.finfo(float).eps)
+    expected = converging_intervals(np.array([2.0, 8.0, 18.0]).repeat(3))
+    assert np.array(converging_intervals(h)) == pytest.approx(np.array(expected), rel=1e-12)
+    assert np.array(converging_intervals(h[:3])) == pytest.approx(np.array([[0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_samples_by_cells_have_the_roots_of_the_plain_sum(seed: int) -> None:
+    """Each end is where Σ log|1 − lr h|, summed to rounding, changes its sign."""
+    x = np.random.default_rng(seed).normal(size=5000)
+    h = 2 * x * x
+    wide = [(low, high) for low, high in converging_intervals(h) if high - low > 1e-8 * high]
+    for low, high in wide:
+        for end, inwards in ((low, 1), (high, -1)):
+            for side in (-1, 1) if end else ():
+                total = math.fsum(np.log(np.abs(1 - end * (1 + side * 1e-11) * h)))
+                assert (total < 0) == (side == inwards)

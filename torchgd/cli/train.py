@@ -77,7 +77,7 @@ def train(
             dtype=dtype,
             engine=engine,
         )
-        config, _, forecast = prepare(config, dataset, group)
+        config, certificate, forecast = prepare(config, dataset, group)
         with terminal.progress(epochs, method) as on_epoch:
             read = read_in_order(config, dataset, on_epoch, group)
             if group.rank:
@@ -99,7 +99,8 @@ def train(
             )
     if not resume:
         terminal.new_name(name or method, done.folder, to_stderr=as_json)
-    answer = _answer(done, config, reason(config, done.history, dataset), None if no_log else done.folder)
+    why = reason(config, done.history, dataset, certificate)
+    answer = _answer(done, config, why, None if no_log else done.folder)
     if predict is not None:
         answer["prediction"] = done.model(predict).item()
     _print(done, answer, None if no_log else logdir, as_json=as_json)

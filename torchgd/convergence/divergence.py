@@ -64,6 +64,7 @@ def explain_divergence(
     loss: str = "mean",
     epochs: int = 100,
     seed: int = 0,
+    certificate: Certificate | None = None,
 ) -> Divergence:
     """Explain a run of y = w·x that diverged, from its weights alone.
 
@@ -79,6 +80,7 @@ def explain_divergence(
         x, y: the samples, shape (n,) each.
         lr, method, batch_size, order, loss, seed: as the run was meant, see :func:`torchgd.stability`.
         epochs: that were asked for, for which the lr to use is the best.
+        certificate: of the same arguments, where it is known already.
 
     Raises:
         InputError: as :func:`torchgd.stability`; or no weight, or the first is not finite.
@@ -98,7 +100,8 @@ def explain_divergence(
         raise InputError(f"weights begins with {values[:1]}; give w0, finite, then the weight of each epoch")
     x, y = samples(x, y)
     asked = {"method": method, "batch_size": batch_size, "order": order, "loss": loss, "seed": seed}
-    certificate: Certificate = stability(x, y, lr, epochs=epochs, **asked)  # type: ignore[call-overload]
+    if certificate is None:
+        certificate = stability(x, y, lr, epochs=epochs, **asked)  # type: ignore[call-overload]
     found = _found(finite, x, y, lr, certificate)
 
     grown = len(finite) < 3 or abs(finite[-1] - finite[-2]) > abs(finite[1] - finite[0])

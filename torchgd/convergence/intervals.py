@@ -60,7 +60,11 @@ def converging_intervals(curvatures: Array, weights: Array | None = None) -> tup
         return ((0.0, 2.0 / float(distinct[0])),)
     scale = distinct[-1]
     zeros = np.log(scale) - np.log(distinct[::-1])  # rising from 0
-    diverging = _diverging(_Zeros(zeros, counts[::-1].astype(np.float64)))
+    first = np.flatnonzero(np.diff(zeros, prepend=-1.0))  # neighbours may have one logarithm
+    joined = np.add.reduceat(counts[::-1].astype(np.float64), first)
+    if len(first) == 1:
+        return ((0.0, 2.0 / float(scale)),)
+    diverging = _diverging(_Zeros(zeros[first], joined))
     intervals = [(0.0, diverging[0][0])]
     intervals += [(low, high) for (_, low), (high, _) in itertools.pairwise(diverging)]
     # In v as in log lr an interval needs a few numbers of its own: 8 roundings of v.

@@ -56,12 +56,12 @@ def missing_intercept(data: Dataset) -> list[str]:
     return [f"An intercept is missing: {costs}; for a bias take torch.nn.Linear(1, 1), as lecture 5 does."]
 
 
-def reason(config: Config, history: History, data: Dataset) -> str:
+def reason(config: Config, history: History, data: Dataset, certificate: Certificate | None) -> str:
     """Why the run ended as it did; of one that diverged, what made it so and what to do."""
     if history.status != "diverged":
         return history.reason
     if len(data) > MOST_CERTIFIED:
         return f"{history.reason}; give a smaller --lr, or --lr auto"
-    asked = {"epochs": config.epochs, **config.sampling}
+    asked = {"epochs": config.epochs, "certificate": certificate, **config.sampling}
     why = explain_divergence(history.weight, data.x, data.y, config.rate, **asked)
     return f"{history.reason}. {why}"
