@@ -277,7 +277,7 @@ def test_the_quick_readers_read(reader: Any) -> None:
     """What is regular is not left to the exact reader; a row with a cell too many, hidden in a block, is."""
     rows = [f"name{i},{i},{2 * i}\n" for i in range(40_000)]
     Path("a.csv").write_text("name,x,y\n" + "".join(rows))
-    layout = table.Layout(["name", "x", "y"], ",", 1, 1, 2)
+    layout = table.Layout(["name", "x", "y"], ",", 1, (1, 2))
     assert quick._is_regular(Path("a.csv"), layout)
     x, y = reader(Path("a.csv"), layout)
     assert (x.tolist(), torch.equal(y, 2 * x)) == ([float(i) for i in range(40_000)], True)

@@ -201,7 +201,7 @@ def torch_device(name: str, dtype: str) -> torch.device:
 
 def check_file(data: str, x: str | None, y: str | None, encoding: str | None) -> None:
     """Refuse a file that is not there, or has not these columns, before the import of torch."""
-    from torchgd.data.files import WORDS, check_word
+    from torchgd.data.files import WORDS, Wanted, check_word
     from torchgd.data.table import read_layout
 
     path = Path(data)
@@ -210,7 +210,7 @@ def check_file(data: str, x: str | None, y: str | None, encoding: str | None) ->
         return
     check_word(data)
     if path.suffix.casefold() not in {".npz", ".npy", ".parquet"}:
-        read_layout(path, "x" if x is None else x, "y" if y is None else y, encoding)
+        read_layout(path, Wanted("x" if x is None else x, "y" if y is None else y), encoding)
 
 
 def read_data(

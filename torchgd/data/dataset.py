@@ -23,11 +23,12 @@ class Dataset:
     """Samples of y against x, in memory or in files larger than memory.
 
     Args:
-        inputs: x, shape (n,): a tensor, or a vector mapped from files.
+        inputs: x, shape (n,): a tensor, or a vector mapped from files; shape (n, d) with d features.
         targets: y, shape (n,), of the same dtype and device.
         name: what the data are called, e.g. ``"hubble"``.
         x_label, y_label: what x and y are, with their units.
         dropped: rows that :func:`load` left out since x or y was missing.
+        features: the names of d > 1 features; empty for one x.
 
     Example:
         >>> x, y = Dataset(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]))
@@ -41,6 +42,7 @@ class Dataset:
     x_label: str = "x"
     y_label: str = "y"
     dropped: int = 0
+    features: tuple[str, ...] = ()
 
     @cached_property
     def x(self) -> Tensor:

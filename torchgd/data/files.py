@@ -11,6 +11,7 @@ import os
 import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import IO, TYPE_CHECKING
@@ -29,6 +30,40 @@ def check_word(word: str) -> None:
     near = difflib.get_close_matches(word.casefold(), WORDS, n=1, cutoff=0.8)
     if near and not os.path.exists(word):  # noqa: PTH110 (which raises where the folder is closed)
         raise InputError(f"{shown(Path(word))}: no such file; did you mean {near[0]}?")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The columns that --x and --y name: one x, several with commas between them, or ``all`` but y."""
+
+    x: str
+    y: str
+
+    def of(self, header: Sequence[str]) -> list[str]:
+        """The names, y last.
+
+        Raises:
+            InputError: a column is named twice.
+
+        Example:
+            >>> Wanted("a,b", "y").of(["a", "b", "y"]), Wanted("all", "y").of(["y", "a"])
+            (['a', 'b', 'y'], ['a', 'y'])
+        """
+        if self.x in header:
+            return [self.x, self.y]
+        if self.x == "all" and self.y in header:
+            return [*(name for name in header if name != self.y), self.y]
+        names = [name.strip() for name in self.x.split(",")]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"x names the column {name!r} twice; name it once (--x)")
+        if len(names) > 1 and self.y in names:
+            raise InputError(f"the column {self.y!r} is y; leave it out of x (--x)")
+        return [*names, self.y]
+
+    def among(self, header: Sequence[str]) -> bool:
+        """Whether the header has all of them."""
+        return set(self.of(header)) <= set(header)
 
 
 @contextmanager

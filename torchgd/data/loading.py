@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from torchgd.data.arrays import read_npz
 from torchgd.data.dataset import Dataset, course, hubble
-from torchgd.data.files import WORDS, check_word, missing, shown
+from torchgd.data.files import WORDS, Wanted, check_word, missing, shown
 from torchgd.data.mapped import map_pairs
 from torchgd.data.table import read_table
 from torchgd.errors import InputError
-from torchgd.samples import Array, Numbers, as_tensor, samples
+from torchgd.samples import Array, Numbers, as_tensor, check_finite, samples
 
 Source = str | PathLike[str]
 
@@ -40,7 +40,8 @@ def load(
     Args:
         path: a CSV file with a header line, packed by gzip or not, a Parquet or an .npz file, or a DataFrame;
             None if x and y are files or numbers.
-        x, y: with a path, the names of the columns (default: ``"x"`` and ``"y"``);
+        x, y: with a path, the names of the columns (default: ``"x"`` and ``"y"``), of x several with commas
+            between them, or ``"all"`` but y, which makes x of shape (n, d);
             without one, n numbers each, or an .npy file each, or as many shards each, in order. Files are
             memory-mapped and may be larger than memory: see :meth:`Dataset.blocks`.
         dtype: the floating-point type of the result.
@@ -77,7 +78,7 @@ def load(
         raise InputError(f"{str(path)!r} holds one vector; give x and y each as an .npy file (--x, --y)")
     if encoding is not None and suffix in {".npz", ".parquet"}:
         raise InputError(f"{shown(Path(path))}: an encoding is for CSV files; leave it out")
-    dropped = 0
+    names, dropped = [x_name, y_name], 0
     if suffix == ".npz":
         if drop_missing:
             raise InputError(
@@ -87,12 +88,12 @@ def load(
     elif suffix == ".parquet":
         from torchgd.data.quick import read_parquet
 
-        *columns, dropped = read_parquet(Path(path), x_name, y_name, dtype, drop_missing)
+        columns, names, dropped = read_parquet(Path(path), Wanted(x_name, y_name), dtype, drop_missing)
     else:
-        *columns, dropped = read_table(Path(path), x_name, y_name, dtype, encoding, drop_missing)
-    inputs, targets = (column.to(device) for column in columns)
+        wanted = Wanted(x_name, y_name)
+        columns, names, dropped = read_table(Path(path), wanted, dtype, encoding, drop_missing)
     name = Path(Path(path).stem).stem if suffix == ".gz" else Path(path).stem
-    return Dataset(inputs, targets, name, x_name, y_name, dropped)
+    return _of_columns([column.to(device) for column in columns], names, name, dropped)
 
 
 def _names_files(value: object) -> bool:
@@ -106,20 +107,34 @@ def _in_memory(x: Any, y: Any, dtype: torch.dtype, device: torch.device | str | 
     return Dataset(inputs.to(device, dtype), targets.to(device, dtype))
 
 
+def _of_columns(columns: list[Tensor], names: list[str], name: str, dropped: int) -> Dataset:
+    """The samples of these columns, of which y is the last."""
+    *inputs, targets = columns
+    if len(inputs) == 1:
+        return Dataset(inputs[0], targets, name, names[0], names[-1], dropped)
+    x = torch.stack(inputs, 1)
+    return Dataset(x, targets, name, ", ".join(names[:-1]), names[-1], dropped, tuple(names[:-1]))
+
+
 def _of_frame(
     frame: Any, x: str, y: str, dtype: torch.dtype, device: torch.device | str | None, drop_missing: bool
 ) -> Dataset:
-    """Two columns of a DataFrame of pandas, polars or others that are indexed by name."""
-    names = [str(name) for name in getattr(frame, "columns", ())]
-    for wanted in (x, y):
-        if wanted not in names:
-            raise InputError(f"the data: {missing(wanted, 'column', names)}")
-    inputs, targets = (as_tensor(frame[name], name) for name in (x, y))
-    kept = torch.ones(len(inputs), dtype=torch.bool)
+    """Columns of a DataFrame of pandas, polars or others that are indexed by name."""
+    header = [str(name) for name in getattr(frame, "columns", ())]
+    names = Wanted(x, y).of(header)
+    for wanted in names:
+        if wanted not in header:
+            raise InputError(f"the data: {missing(wanted, 'column', header)}")
+    columns = [as_tensor(frame[name], name) for name in names]
+    kept = torch.ones(len(columns[0]), dtype=torch.bool)
     if drop_missing:
-        kept = ~(inputs.isnan() | targets.isnan())
-    data = _in_memory(inputs[kept], targets[kept], dtype, device)
-    return replace(data, x_label=x, y_label=y, dropped=int((~kept).sum()))
+        kept = ~torch.stack([column.isnan() for column in columns]).any(0)
+    columns = [
+        samples(column[kept], columns[-1][kept])[0] if len(names) == 2 else column[kept] for column in columns
+    ]
+    for column, name in zip(columns, names, strict=True):
+        check_finite(column, name)
+    return _of_columns([column.to(device, dtype) for column in columns], names, "data", int((~kept).sum()))
 
 
 def _paths(files: Any) -> list[Path]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchgd.data.arrays import checked
-from torchgd.data.files import check_memory, missing, opened, shown
+from torchgd.data.files import Wanted, check_memory, missing, opened, shown
 from torchgd.errors import InputError
 from torchgd.samples import check_learnable, from_array
 
@@ -28,7 +28,7 @@ _BLOCK = 1 << 18  # bytes whose separators are looked at together: they fit the 
 
 
 def read_quickly(path: Path, layout: Layout, limit: float) -> list[Tensor] | None:
-    """The two columns in float64, or None where a line is irregular or a number is not within the limit."""
+    """The columns in float64, or None where a line is irregular or a number is not within the limit."""
     read = _by_polars if importlib.util.find_spec("polars") else _by_numpy
     try:
         with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def _by_polars(path: Path, layout: Layout) -> list[Tensor] | None:
     polars: Any = importlib.import_module("polars")
     # what polars calls columns without a header: "column_1", from 2.0 on "column_0"
     numbered = polars.read_csv(b",".join([b"0"] * len(layout.names)), has_header=False).columns
-    names = [numbered[at] for at in (layout.x, layout.y)]
+    names = [numbered[at] for at in layout.columns]
     table = polars.read_csv(
         str(path.absolute()),
         has_header=False,
@@ -61,28 +61,27 @@ def _by_polars(path: Path, layout: Layout) -> list[Tensor] | None:
     # a long row, or a short one, a blank cell, a blank line
     if (len(numbered) == 2 and table.width != 2) or any(table[name].null_count() for name in names):
         return None
-    same = names[0] == names[1]
-    x = from_array(table[names[0]].to_numpy() if same else table.drop_in_place(names[0]).to_numpy())
-    return [x, x.clone() if same else from_array(table.drop_in_place(names[1]).to_numpy())]
+    read = {name: from_array(table.drop_in_place(name).to_numpy()) for name in dict.fromkeys(names)}
+    return [read[name] if names.index(name) == at else read[name].clone() for at, name in enumerate(names)]
 
 
 def _by_numpy(path: Path, layout: Layout) -> list[Tensor] | None:
     with path.open("rb") as file:  # numpy takes a line of any length into memory
         if not all(b"\n" in block for block in iter(lambda: file.read(1 << 24), b"")):
             return None
-    two = len(layout.names) == 2
+    every = len(layout.names) == 2
     table = np.loadtxt(
         path.absolute(),
         delimiter=layout.separator,
         comments=None,
         skiprows=layout.lines,
-        usecols=None if two else (layout.x, layout.y),
+        usecols=None if every else layout.columns,
         ndmin=2,
         encoding="latin-1",  # takes every byte, and numbers are ASCII
     )
-    if table.shape[1] != 2:
+    if table.shape[1] != (2 if every else len(layout.columns)):
         return None
-    at = (layout.x, layout.y) if two else (0, 1)
+    at = layout.columns if every else range(len(layout.columns))
     return [torch.from_numpy(np.ascontiguousarray(table[:, i])) for i in at]
 
 
@@ -115,9 +114,9 @@ def _each_line_has(lines: bytes, width: int, separator: int) -> bool:
 
 
 def read_parquet(
-    path: Path, x_name: str, y_name: str, dtype: torch.dtype, drop_missing: bool = False
-) -> tuple[Tensor, Tensor, int]:
-    """Two columns of a Parquet file, and how many rows were left out since one of the two was missing."""
+    path: Path, wanted: Wanted, dtype: torch.dtype, drop_missing: bool = False
+) -> tuple[list[Tensor], list[str], int]:
+    """The wanted columns of a Parquet file, and the rest as :func:`torchgd.data.table.read_table` does."""
     name = shown(path)
     if not importlib.util.find_spec("polars"):
         raise InputError(
@@ -129,31 +128,32 @@ def read_parquet(
             schema = dict(polars.read_parquet_schema(file))
         except polars.exceptions.PolarsError:
             raise InputError(f"{name}: is not a whole Parquet file; save it again") from None
-    for wanted in (x_name, y_name):
-        if wanted not in schema:
-            raise InputError(f"{name}: {missing(wanted, 'column', list(schema))}")
-        if not (schema[wanted].is_numeric()):
+    names = wanted.of(list(schema))
+    for column in names:
+        if column not in schema:
+            raise InputError(f"{name}: {missing(column, 'column', list(schema))}")
+        if not (schema[column].is_numeric()):
             raise InputError(
-                f"{name}, column {wanted!r}: holds {schema[wanted]}, not numbers; choose another"
+                f"{name}, column {column!r}: holds {schema[column]}, not numbers; choose another"
             )
     try:
-        table = polars.read_parquet(str(path.absolute()), columns=list({x_name, y_name}), glob=False)
+        table = polars.read_parquet(str(path.absolute()), columns=list(dict.fromkeys(names)), glob=False)
     except polars.exceptions.PolarsError:
         raise InputError(f"{name}: is not a whole Parquet file; save it again") from None
     rows = len(table)
-    check_memory(16 * rows, name, "save x and y as .npy files, which are read in blocks")
+    check_memory(8 * len(names) * rows, name, "save x and y as .npy files, which are read in blocks")
     if drop_missing:
         table = table.drop_nulls().drop_nans()
     columns = []
-    for wanted in (x_name, y_name):
-        column = table[wanted]
+    for each in names:
+        column = table[each]
         if column.null_count():
             mend = "write a number, or leave such rows out with drop_missing (--drop-missing)"
             raise InputError(
-                f"{name}, column {wanted!r}, index {column.is_null().arg_true()[0]}: is missing; {mend}"
+                f"{name}, column {each!r}, index {column.is_null().arg_true()[0]}: is missing; {mend}"
             )
-        columns.append(checked(column.to_numpy(), dtype, f"{name}, column {wanted!r}"))
+        columns.append(checked(column.to_numpy(), dtype, f"{name}, column {each!r}"))
     if not rows or not len(columns[0]):
         raise InputError(f"{name}: has no samples; give at least one row with x and y")
-    check_learnable(bool(columns[0].any()), f"{name}: ")
-    return columns[0], columns[1], rows - len(columns[0])
+    check_learnable(any(bool(column.any()) for column in columns[:-1]), f"{name}: ")
+    return columns, names, rows - len(columns[0])

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchgd.data.files import check_memory, largest, missing, opened, shown, too_large
+from torchgd.data.files import Wanted, check_memory, largest, missing, opened, shown, too_large
 from torchgd.errors import InputError
 
 if TYPE_CHECKING:  # a wrong column is said without waiting for torch
@@ -43,30 +43,33 @@ class Layout:
     names: list[str]
     separator: str
     lines: int
-    x: int
-    y: int
+    columns: tuple[int, ...] = ()
+
+    @property
+    def named(self) -> list[str]:
+        """The names of the columns that are read."""
+        return [self.names[at] for at in self.columns]
 
 
-def read_layout(path: Path, x_name: str, y_name: str, encoding: str | None) -> tuple[_Text, Layout]:
+def read_layout(path: Path, wanted: Wanted, encoding: str | None) -> tuple[_Text, Layout]:
     """The table as text, and what its first lines say; refused where a column is not there."""
     text = _Text(path, encoding)
     with text.lines() as lines:
         first = list(itertools.islice(lines, _PREFACE))
-    return text, _layout(first, shown(path), (x_name, y_name))
+    return text, _layout(first, shown(path), wanted)
 
 
 def read_table(
     path: Path,
-    x_name: str,
-    y_name: str,
+    wanted: Wanted,
     dtype: torch.dtype,
     encoding: str | None = None,
     drop_missing: bool = False,
-) -> tuple[Tensor, Tensor, int]:
-    """x, y, and how many rows were left out since one of the two was missing."""
+) -> tuple[list[Tensor], list[str], int]:
+    """The wanted columns, their names, and how many rows were left out since one of them was missing."""
     from torchgd.samples import check_learnable
 
-    text, layout = read_layout(path, x_name, y_name, encoding)
+    text, layout = read_layout(path, wanted, encoding)
     columns: Sequence[Tensor] | None = None
     if encoding is None and not drop_missing and not text.packed and path.stat().st_size >= _QUICK:
         from torchgd.data.quick import read_quickly
@@ -75,17 +78,17 @@ def read_table(
     dropped = 0
     if columns is None:
         columns, dropped = _read_exactly(text, layout, dtype, drop_missing)
-    x, y = (column.to(dtype) for column in columns)
-    check_learnable(bool(x.any()), f"{shown(path)}: ")
-    return x, y, dropped
+    read = [column.to(dtype) for column in columns]
+    check_learnable(any(bool(column.any()) for column in read[:-1]), f"{shown(path)}: ")
+    return read, layout.named, dropped
 
 
 def _read_exactly(
     text: _Text, layout: Layout, dtype: torch.dtype, drop_missing: bool
 ) -> tuple[list[Tensor], int]:
-    """The two columns in float64, and how many rows were dropped; the first wrong cell is named."""
+    """The columns in float64, and how many rows were dropped; the first wrong cell is named."""
     name, limit, dropped = shown(text.path), largest(dtype), 0
-    columns = [(array("d"), layout.x), (array("d"), layout.y)]
+    columns = [(array("d"), at) for at in layout.columns]
     with text.lines() as lines:
         rest = itertools.islice(lines, layout.lines, None)
         rows = csv.reader(
@@ -173,13 +176,13 @@ def _without_comments(lines: Iterator[str], layout: Layout, name: str) -> Iterat
             yield line
             continue
         full = line.count(layout.separator) == len(layout.names) - 1
-        if full and 0 not in (layout.x, layout.y):
+        if full and 0 not in layout.columns:
             what = "begins with '#' and has a cell for each column"
             raise InputError(f"{name}, line {number}: {what}; delete the line, or the '#' of a sample")
         yield "\n"
 
 
-def _layout(lines: list[str], name: str, wanted: tuple[str, str]) -> Layout:
+def _layout(lines: list[str], name: str, wanted: Wanted) -> Layout:
     """Where the header stands and what it says; lines that begin with '#' and blank lines may precede it."""
     at = next((at for at, line in enumerate(lines) if not _is_preface(line)), 0)
     for line in lines[: at + 1]:
@@ -188,24 +191,24 @@ def _layout(lines: list[str], name: str, wanted: tuple[str, str]) -> Layout:
             raise InputError(f"{name}, line 1: is not text in UTF-8; {mend}")
     read = _header(lines[at:], wanted)
     place = f"{name}, line {at + read.lines}"
-    if not set(wanted) <= set(read.names):
+    if not wanted.among(read.names):
         for later in range(at + 1, len(lines)):
-            if set(wanted) <= set((found := _header(lines[later : later + 1], wanted)).names):
+            if wanted.among((found := _header(lines[later : later + 1], wanted)).names):
                 header = reprlib.repr(lines[later].strip())
                 before = f"line {at + 1}" if later == at + 1 else f"lines {at + 1} to {later}"
                 what = (
                     f"{reprlib.repr(lines[at].strip())} is not the header, but line {later + found.lines} is"
                 )
                 raise InputError(f"{name}, line {at + 1}: {what} ({header}); delete {before}")
-    x, y = (_index(read.names, column, place) for column in wanted)
-    return Layout(read.names, read.separator, at + read.lines, x, y)
+    columns = tuple(_index(read.names, column, place) for column in wanted.of(read.names))
+    return Layout(read.names, read.separator, at + read.lines, columns)
 
 
 def _is_preface(line: str) -> bool:
     return not line.strip() or line.startswith("#")
 
 
-def _header(lines: list[str], wanted: tuple[str, str]) -> Layout:
+def _header(lines: list[str], wanted: Wanted) -> Layout:
     """The first row as the separator has it that gives the names, or else the most cells."""
     found = []
     for separator in _SEPARATORS:
@@ -214,8 +217,8 @@ def _header(lines: list[str], wanted: tuple[str, str]) -> Layout:
             names = [name.strip() for name in next(rows, [])]
         except csv.Error:
             names = [lines[0].strip()]
-        found.append(Layout(names, separator, max(1, rows.line_num), -1, -1))
-    named = [layout for layout in found if set(wanted) <= set(layout.names)]
+        found.append(Layout(names, separator, max(1, rows.line_num)))
+    named = [layout for layout in found if wanted.among(layout.names)]
     return (named or sorted(found, key=lambda layout: -len(layout.names)))[0]
 
 
