@@ -99,6 +99,11 @@ EncodingOption = Annotated[
 DropMissingOption = Annotated[
     bool, typer.Option("--drop-missing", help="Leave out the rows in which x or y is missing; says how many.")
 ]
+BiasOption = Annotated[bool, typer.Option("--bias", help="Train y = w·x + b.")]
+StandardizeOption = Annotated[
+    bool,
+    typer.Option("--standardize", help="Give every x the same size first; the weights keep their own units."),
+]
 MethodOption = Annotated[str, _words(METHODS, "Which samples one update sees: all, one, or a batch.")]
 LrOption = Annotated[str, typer.Option("--lr", metavar="FLOAT|auto", help="The learning rate.")]
 EpochsOption = Annotated[

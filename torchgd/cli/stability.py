@@ -10,6 +10,11 @@ import typer
 
 from torchgd.cli import app, terminal
 from torchgd.cli import options as opt
+from torchgd.errors import InputError
+from torchgd.plan import Plan
+
+if TYPE_CHECKING:
+    from torchgd.data.dataset import Dataset
 
 if TYPE_CHECKING:
     from torchgd.convergence.certificate import Certificate
@@ -44,6 +49,11 @@ def stability(
     """Say whether y = w·x (and y = w·x + b) will converge, before the first step; exit status 1 if not."""
     plan = opt.plan(method, batch_size, order, seed, lr, loss)
     dataset = opt.read_data(data, x, y, "float64", "cpu", encoding, drop_missing)
+    if dataset.features:
+        if picture or logdir:
+            raise InputError("the picture is of one x; leave out --picture and --logdir")
+        _of_features(dataset, plan, bias, tolerance, epochs, as_json)
+        return
 
     from torchgd.convergence.curvature import line_stability
     from torchgd.convergence.figures import factor_figure
@@ -110,3 +120,39 @@ def _print(surveyed: dict[str, tuple[Plan, Epoch, Certificate]], rate: float) ->
         for own, _, of in surveyed.values()
     ]
     terminal.table(columns, rows)
+
+
+def _of_features(
+    dataset: Dataset, plan: Plan, bias: bool, tolerance: float, epochs: int, as_json: bool
+) -> None:
+    """The answer for several features; exit status 1 if it diverges, or nothing is known."""
+    from torchgd.convergence.linear_certificate import linear_stability
+
+    sampling = {name: value for name, value in plan.sampling.items() if name != "seed"}
+    certificate = linear_stability(
+        dataset.x,
+        dataset.y,
+        plan.lr,
+        bias=bias,
+        names=dataset.features,
+        tolerance=tolerance,
+        epochs=epochs,
+        **sampling,
+    )
+    if as_json:
+        terminal.print_json(certificate.to_dict())
+    else:
+        terminal.say(certificate.reason)
+        rows = [
+            [name, f"{size:.6g}", f"{slow:.3f}", f"{best:.6g}"]
+            for name, size, slow, best in zip(
+                certificate.names,
+                [*certificate.scale, *([1.0] if bias else [])],
+                certificate.slow,
+                certificate.least_squares,
+                strict=True,
+            )
+        ]
+        terminal.table(["", "size", "slow direction", "best weight"], rows)
+    if not certificate.converges:
+        raise typer.Exit(1)

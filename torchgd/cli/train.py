@@ -21,6 +21,8 @@ def train(
     data: opt.DataArgument = "course",
     x: opt.XOption = None,
     y: opt.YOption = None,
+    bias: opt.BiasOption = False,
+    standardize: opt.StandardizeOption = False,
     encoding: opt.EncodingOption = None,
     drop_missing: opt.DropMissingOption = False,
     method: opt.MethodOption = "gd",
@@ -48,7 +50,7 @@ def train(
     predict: opt.PredictOption = None,
     as_json: opt.JsonOption = False,
 ) -> None:
-    """Train y = w·x by one method; log it to TensorBoard."""
+    """Train y = w·x by one method, or with several columns y = w·x + b; log it to TensorBoard."""
     plan = opt.plan(method, batch_size, order, seed, lr)
     if override and not resume:
         raise InputError("--override is for --resume; give both, or leave it out")
@@ -56,6 +58,8 @@ def train(
         raise InputError("--resume continues a run; leave out --overwrite and --no-log")
 
     opt.check_file(data, x, y, encoding)
+
+    from torch import nn
 
     from torchgd.epoch.distributed import process_group
     from torchgd.runs.forecast import MOST_CERTIFIED, prepare, reason
@@ -76,7 +80,11 @@ def train(
             device=str(dataset.inputs.device),
             dtype=dtype,
             engine=engine,
+            bias=bias,
+            standardize=standardize,
         )
+        if predict is not None and config.features(dataset) is not None:
+            raise InputError("--predict is for y = w·x; leave it out, and put your x into the weights shown")
         config, certificate, forecast = prepare(config, dataset, group)
         with terminal.progress(epochs, method) as on_epoch:
             read = read_in_order(config, dataset, on_epoch, group)
@@ -101,6 +109,9 @@ def train(
         terminal.new_name(name or method, done.folder, to_stderr=as_json)
     why = reason(config, done.history, dataset, certificate)
     answer = _answer(done, config, why, None if no_log else done.folder)
+    features = config.features(dataset)
+    if features is not None and isinstance(done.model, nn.Linear):
+        answer["weight"] = features.weights(done.model)
     if predict is not None:
         answer["prediction"] = done.model(predict).item()
     _print(done, answer, None if no_log else logdir, as_json=as_json)
@@ -116,7 +127,11 @@ def _print(done: Run, answer: dict[str, Any], logdir: Path | None, *, as_json: b
     if as_json:
         terminal.print_json(answer)
         return
-    terminal.facts({name: value for name, value in answer.items() if value is not None})
+    weight = answer.pop("weight")
+    named = (
+        {f"weight {of}": w for of, w in weight.items()} if isinstance(weight, dict) else {"weight": weight}
+    )
+    terminal.facts({**named, **{name: value for name, value in answer.items() if value is not None}})
     if logdir:
         terminal.where_the_curves_are(logdir)
 
@@ -124,7 +139,7 @@ def _print(done: Run, answer: dict[str, Any], logdir: Path | None, *, as_json: b
 def _answer(done: Run, config: Config, reason: str, folder: Path | None) -> dict[str, Any]:
     history = done.history
     return {
-        "weight": done.model.weight.item(),
+        "weight": done.model.weight.flatten()[0].item(),
         "cost": history.cost[-1].item(),
         "status": history.status,
         "reason": reason,

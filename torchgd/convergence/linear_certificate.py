@@ -17,19 +17,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchgd.convergence.certificate import times
-from torchgd.convergence.linear_epochs import LinearEpoch, Radius, limit_of
+from torchgd.convergence.linear_epochs import LinearEpoch, best_rate, limit_of
 from torchgd.errors import InputError
 from torchgd.features import collinear, standardization, table
 from torchgd.plan import Plan
 from torchgd.samples import Numbers
 
-MANY = 60  # learning rates among which the best is looked for
 PARTS = {"mean": 2.0, "half": 1.0}
 
 
@@ -108,6 +108,12 @@ class LinearCertificate:
 
     def __str__(self) -> str:
         return self.reason
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and the sentence, for JSON."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if not one.name.startswith("_")}
+        other = None if self.standardized is None else self.standardized.to_dict()
+        return {**own, "plan": asdict(self.plan), "standardized": other, "reason": self.reason}
 
     def __repr__(self) -> str:
         return f"<LinearCertificate: {self.reason}>"
@@ -217,7 +223,7 @@ def linear_stability(
     epoch = LinearEpoch(data, targets, size, lambda b: PARTS.get(loss, 2.0 * b))
     values = epoch.eigenvalues
     limit, proved, radius = limit_of(epoch, plan.order)
-    best = _best(epoch, plan, limit, radius, epochs)
+    best = best_rate(epoch, plan.order, limit, radius, epochs)
     rate = best if lr is None else lr
     plan = replace(plan, lr=rate)
 
@@ -251,20 +257,6 @@ def linear_stability(
         else None,
         _epoch=epoch if plan.order == "sequential" else None,
     )
-
-
-def _best(epoch: LinearEpoch, plan: Plan, limit: float, radius: Radius | None, epochs: int) -> float:
-    """Full batch: 2/(λmin + λmax). Else the lr that ends nearest to least squares after these epochs."""
-    if epoch.batch_size == epoch.n and plan.order != "replacement":
-        return 2 / (epoch.eigenvalues[0] + epoch.eigenvalues[-1]).item()
-    if radius is None:
-        return limit / 2
-    rates = limit * 10 ** torch.linspace(-5, math.log10(0.99), MANY, dtype=torch.float64)
-    kept = radius(rates) ** epochs
-    if plan.order == "sequential":
-        size = epoch.best.norm().item() or 1.0
-        kept = torch.hypot(kept, torch.stack([epoch.settled(lr).norm() / size for lr in rates.tolist()]))
-    return rates[kept.argmin()].item()
 
 
 def _standardized(

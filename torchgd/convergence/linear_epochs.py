@@ -21,6 +21,7 @@ FLAT = 1e-12  # times the largest singular value: below it a direction is one th
 STEPS, POINTS, FINE = 0.02, 64, 24  # of the safe limit; of one stretch of the search; about a near miss
 SEARCHED = 20_000_000  # numbers of the matrices of an epoch, above which its first limit is not searched
 MOST_SQUARE = 12  # directions, up to which the mean square is followed
+MANY = 60  # learning rates among which the best is looked for
 LARGE = 4_000_000  # numbers of the matrices that are made at once
 Radius = Callable[[Tensor], Tensor]
 
@@ -215,3 +216,17 @@ def limit_of(epoch: LinearEpoch, order: str) -> tuple[float, bool, Radius | None
         return mean_square.limit(), True, mean_square.radius
     # no batch is steeper than its steepest sample
     return 2 / (epoch.strength(epoch.batch_size) * epoch.z.square().sum(1).max().item()), False, None
+
+
+def best_rate(epoch: LinearEpoch, order: str, limit: float, radius: Radius | None, epochs: int) -> float:
+    """Full batch: 2/(λmin + λmax). Else the lr that ends nearest to least squares after these epochs."""
+    if epoch.batch_size == epoch.n and order != "replacement":
+        return 2 / (epoch.eigenvalues[0] + epoch.eigenvalues[-1]).item()
+    if radius is None:
+        return limit / 2
+    rates = limit * 10 ** torch.linspace(-5, math.log10(0.99), MANY, dtype=torch.float64)
+    kept = radius(rates) ** epochs
+    if order == "sequential":
+        size = epoch.best.norm().item() or 1.0
+        kept = torch.hypot(kept, torch.stack([epoch.settled(lr).norm() / size for lr in rates.tolist()]))
+    return rates[kept.argmin()].item()

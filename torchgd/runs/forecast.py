@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torchgd.convergence.certificate import Certificate, stability
 from torchgd.convergence.divergence import explain_divergence
 from torchgd.convergence.rate import with_lr
@@ -9,6 +11,7 @@ from torchgd.data.dataset import Dataset
 from torchgd.epoch.distributed import ALONE, Group
 from torchgd.history import History
 from torchgd.moments import Moments, float64
+from torchgd.runs.features import FeatureRun
 from torchgd.runs.run import Config, with_engine
 
 MUCH_LOWER = 0.5  # of the cost without an intercept
@@ -25,6 +28,9 @@ def prepare(
     Raises:
         InputError: no learning rate can be chosen for these data; the engine cannot serve.
     """
+    features = config.features(data)
+    if features is not None:
+        return _prepare_features(config, data, features, group)
     said = []
     if config.lr is None:  # data in files are not read where nothing asks for them
         config, why = with_lr(config, data.x, data.y, config.epochs)
@@ -41,6 +47,21 @@ def prepare(
     return with_engine(config, data, group), certificate, said
 
 
+def _prepare_features(
+    config: Config, data: Dataset, features: FeatureRun, group: Group
+) -> tuple[Config, None, list[str]]:
+    """What :func:`prepare` gives for several features or a bias."""
+    certificate = features.certificate(config.lr, config.sampling, config.epochs)
+    said = [certificate.reason]
+    if config.lr is None:
+        config = replace(config, lr=certificate.best_lr)
+        said.insert(0, f"lr {config.lr:.6g} is the best for these data")
+    if certificate.epochs and certificate.epochs > config.epochs and certificate.factor is not None:
+        left = certificate.factor**config.epochs
+        said.append(f"You asked for {config.epochs} epochs, which leave {left:.3g} of the slow direction.")
+    return with_engine(config, data, group), None, said
+
+
 def missing_intercept(data: Dataset) -> list[str]:
     """A sentence where y = w·x + b fits these data much better than y = w·x, each at its best."""
     x, y = float64(data.x), float64(data.y)
@@ -53,7 +74,7 @@ def missing_intercept(data: Dataset) -> list[str]:
         return []
     b = (y.mean() - slope * x.mean()).item()
     costs = f"y = {slope:.4g}·x + {b:.4g} has the cost {both:.4g}, and y = w·x has {alone:.4g} at its best"
-    return [f"An intercept is missing: {costs}; for a bias take torch.nn.Linear(1, 1), as lecture 5 does."]
+    return [f"An intercept is missing: {costs}; give --bias."]
 
 
 def reason(config: Config, history: History, data: Dataset, certificate: Certificate | None) -> str:
@@ -62,6 +83,18 @@ def reason(config: Config, history: History, data: Dataset, certificate: Certifi
         return history.reason
     if len(data) > MOST_CERTIFIED:
         return f"{history.reason}; give a smaller --lr, or --lr auto"
+    features = config.features(data)
+    if features is not None:
+        return f"{history.reason}. {_why_features(config, history, features)}"
     asked = {"epochs": config.epochs, "certificate": certificate, **config.sampling}
     why = explain_divergence(history.weight, data.x, data.y, config.rate, **asked)
     return f"{history.reason}. {why}"
+
+
+def _why_features(config: Config, history: History, features: FeatureRun) -> str:
+    """The growth that was measured, beside the certificate's."""
+    certificate = features.certificate(config.rate, config.sampling, config.epochs)
+    steps = history.weight.double().diff(dim=0).reshape(len(history.weight) - 1, -1).norm(dim=1)
+    steps = steps[steps.isfinite()]
+    grew = f"An epoch multiplied the steps by {steps[-1] / steps[-2]:.6g}. " if len(steps) > 1 else ""
+    return f"{grew}{certificate.reason}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 from torchgd.data.dataset import Dataset
 from torchgd.data.mapped import MappedVector
@@ -25,6 +26,7 @@ from torchgd.moments import Moments
 from torchgd.optim import GradientDescent
 from torchgd.plan import Plan
 from torchgd.runs.checkpoint import Checkpoint
+from torchgd.runs.features import FeatureRun
 from torchgd.runs.folders import new_folder
 from torchgd.runs.keeper import Keeper
 from torchgd.runs.resume import CHECKPOINT, GO_ON, counted_on, find_run, fingerprint, past_of, writing
@@ -47,11 +49,20 @@ class Config(Plan):
     device: str = "cpu"
     dtype: str = "float64"
     engine: str = "auto"
+    bias: bool = False
+    standardize: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The values by name; without the loss, which is the mean in every run."""
-        return {name: value for name, value in asdict(self).items() if name != "loss"}
+        """The values by name; without the loss, which is the mean in every run, and what is not asked for."""
+        unasked = {"loss", *(name for name in ("bias", "standardize") if not getattr(self, name))}
+        return {name: value for name, value in asdict(self).items() if name not in unasked}
+
+    def features(self, data: Dataset) -> FeatureRun | None:
+        """What a run with several features or a bias trains on; None for y = w·x."""
+        if not (data.features or self.bias or self.standardize):
+            return None
+        return FeatureRun(data, bias=self.bias, standardize=self.standardize)
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Run:
     """A run that has ended: its history, its model, its folder, and whether there was nothing left to do."""
 
     history: History
-    model: LinearModel
+    model: LinearModel | nn.Linear
     folder: Path
     had_ended: bool = False
 
@@ -96,13 +107,18 @@ def run(
             cost at the start is not finite; then nothing is written.
         Stopped: SIGINT or SIGTERM came; the run can be gone on with.
     """
-    model = LinearModel(config.weight, device=data.inputs.device, dtype=data.inputs.dtype)
+    features = config.features(data)
+    model: LinearModel | nn.Linear
+    if features is None:
+        model = LinearModel(config.weight, device=data.inputs.device, dtype=data.inputs.dtype)
+    else:
+        model = features.model(config.weight)
     optimizer = config.optimizer(model.parameters())
     batches = optimizer.batches(len(data))
     read = read or read_in_order(config, data, on_epoch)
-    moments = read.moments if read else Moments.of(data.blocks())
+    moments = read.moments if read else None if features else Moments.of(data.blocks())
     settings = {**versions(), **config.settings, **fingerprint(data)}
-    if not moments.cost(config.weight) * moments.n <= torch.finfo(data.inputs.dtype).max:
+    if moments and not moments.cost(config.weight) * moments.n <= torch.finfo(data.inputs.dtype).max:
         raise InputError("the cost before the first update is not finite; check the data and the weight")
     if resume:
         folder = find_run(logdir, experiment, config.method, name)
@@ -138,7 +154,8 @@ def run(
                 check()
 
             on_start()
-            outcome = _train(config, data, model, optimizer, past, on_progress, read)
+            rows = features.rows if features else data
+            outcome = _train(config, rows, model, optimizer, past, on_progress, read)
             history = replace(log.history, status=outcome.status, reason=outcome.reason)
             for tag, figure in _pictures(config, history, moments).items():
                 log.picture(tag, *to_png(figure))
@@ -147,13 +164,11 @@ def run(
     return Run(history, model, folder)
 
 
-def _pictures(config: Config, history: History, moments: Moments) -> dict[str, Figure]:
-    """The run's two pictures by their tags."""
+def _pictures(config: Config, history: History, moments: Moments | None) -> dict[str, Figure]:
+    """The run's pictures by their tags: the parabola of one weight, and the cost."""
     title, histories = f"{config.label}, lr = {config.rate:.6g}", {config.method: history}
-    return {
-        "parabola": parabola(histories, moments, title=title),
-        "cost": cost_curve(histories, title=title),
-    }
+    pictures = {"cost": cost_curve(histories, title=title)}
+    return {"parabola": parabola(histories, moments, title=title), **pictures} if moments else pictures
 
 
 def read_in_order(
@@ -181,7 +196,7 @@ def read_in_order(
 def _train(
     config: Config,
     data: Dataset,
-    model: LinearModel,
+    model: LinearModel | nn.Linear,
     optimizer: GradientDescent,
     past: Checkpoint | None,
     on_progress: Callable[[History, Place], None],
@@ -189,7 +204,7 @@ def _train(
 ) -> History:
     """Train with the configuration's engine."""
     resume = (past.history, past.place) if past else None
-    if config.engine == "scan":
+    if config.engine == "scan" and isinstance(model, LinearModel):
         return scan(
             model,
             data,
@@ -224,6 +239,10 @@ def with_engine(config: Config, data: Dataset, group: Group = ALONE) -> Config:
         raise InputError("under torchrun the samples are shared by --engine scan, with --gradient hand")
     if group.size > 1 and config.order != "sequential":
         raise InputError(f"the {config.order} order needs all samples in one process; take sequential")
+    if config.features(data) is not None:
+        if config.engine == "scan" or group.size > 1:
+            raise InputError("the scan is for one weight, y = w·x; give --engine loop, in one process")
+        return replace(config, engine="loop")
     updates = config.epochs * math.ceil(len(data) / config.batch_size_of(len(data)))
     long = updates > MOST_UPDATES_RECORDED or isinstance(data.inputs, MappedVector)
     engine = "scan" if (long or group.size > 1) and config.gradient == "hand" else "loop"
