@@ -13,6 +13,7 @@ import csv
 import importlib
 import json
 import os
+import re
 import subprocess
 import venv
 from collections import Counter
@@ -270,7 +271,9 @@ def write(logs: Path) -> None:
     checked = [record for record in records if "findings" in record]
     names = [finding[0] for finding in checked[0]["findings"]]
     rows = [
-        (f"{r['package']}:{r['class']}", r["version"], *finding) for r in checked for finding in r["findings"]
+        (f"{r['package']}:{r['class']}", r["version"], *finding[:3], re.sub(r"/\S+/", "", finding[3]))
+        for r in checked
+        for finding in r["findings"]
     ]
     with (HERE / "optimizer_zoo.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

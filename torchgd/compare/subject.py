@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -253,9 +254,10 @@ class Subject:
 
 
 def switch_on(optimizer: Optimizer) -> None:
-    """Its train() mode, where it has one."""
+    """Its train() mode, where it has one; a wrapper may hand the call on to one that has none."""
     if callable(train := getattr(optimizer, "train", None)):
-        train()
+        with suppress(AttributeError):
+            train()
 
 
 def name_of(dtype: torch.dtype) -> str:
