@@ -318,12 +318,12 @@ def write(logs: Path) -> None:
         if outcome == "failed" and severity == "breaks training in silence":
             told = evidence[:200].replace("|", "\\|").replace("<", "&lt;")
             lines.append(f"| {name} | {of} | {clause} | {outcome} | {told} |")
-    lines += ["", "## Not checked", "", "| class | version | reason |", "|---|---|---|"]
-    lines += [
-        f"| {r['package']}:{r['class']} | {r['version']} | {r['error'][:200].replace('|', '/')} |"
-        for r in records
-        if "findings" not in r
-    ]
+    unchecked = [r for r in records if "findings" not in r]
+    if unchecked:
+        lines += ["", "## Not checked", "", "| class | version | reason |", "|---|---|---|"]
+    for r in unchecked:
+        told = r["error"][:200].replace("|", "/")
+        lines.append(f"| {r['package']}:{r['class']} | {r['version']} | {told} |")
     (HERE / "optimizer_zoo.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
