@@ -43,9 +43,7 @@ class ModelPoint(Point):
     x: Tensor
     y: Tensor
     frozen: Parameters  # the others
-    usual: dict[
-        str, float
-    ]  # the size of each gradient: its median over the points, filled when all are known
+    most: dict[str, float]  # each gradient over that by the prediction; filled when all points are known
     seed: int | None  # of a model that is random
 
     def loss(
@@ -89,17 +87,31 @@ class ModelPoint(Point):
         each = [self.gradients(self.x[i : i + 1], self.y[i : i + 1]) for i in range(self.n)]
         return {name: torch.stack([gradients[name] for gradients in each]) for name in self.parameters}
 
+    @cached_property
+    def by_prediction(self) -> float:
+        """The size of the derivative of the loss by the predictions."""
+        with seeded(self.seed):
+            prediction: Tensor = functional_call(self.model, self.parameters, (self.x,)).detach()
+        more = [{**self.frozen, **self.parameters}] if takes_parameters(self.loss_fn) else []
+        with torch.enable_grad(), Exact():
+            prediction.requires_grad_()
+            found = torch.autograd.grad(self.loss_fn(prediction, self.y, *more), prediction)[0]
+        return float(found.abs().sum())
+
     def due(self, each: bool) -> dict[str, Due]:
         """What is right; inside a network more is rounded than the gradient shows, as 1 − p with p near 1.
 
-        So its scale has the usual size of this gradient and the largest of any gradient here as well.
+        So its scale has the largest of any gradient here as well, and what this one may be: the derivative by
+        the prediction times x, or more where it was more at any point.
         """
         size = self.n if each else 1
         largest = max(float(g.abs().max()) for g in self.right.values() if g.numel())
-        return {
-            name: Due(right, torch.full_like(right, self.scale[name] + (self.usual[name] + largest) * size))
-            for name, right in (self.right_each if each else self.right).items()
-        }
+        x = float(self.x.abs().max()) if self.x.is_floating_point() else 1.0
+        due = {}
+        for name, right in (self.right_each if each else self.right).items():
+            scale = self.scale[name] + (max(self.most[name], x) * self.by_prediction + largest) * size
+            due[name] = Due(right, torch.full_like(right, scale))
+        return due
 
     @cached_property
     def scale(self) -> dict[str, float]:
@@ -145,8 +157,8 @@ def model_points(
     if not start:
         raise InputError("the model has no parameter that requires a gradient; give one that has")
     generator = torch.Generator().manual_seed(seed)
-    usual: dict[str, float] = {}
-    point = partial(ModelPoint, model=twin, loss_fn=loss_fn, frozen=frozen, usual=usual)
+    most: dict[str, float] = {}
+    point = partial(ModelPoint, model=twin, loss_fn=loss_fn, frozen=frozen, most=most)
     yours = point(YOUR_DATA, parameters=start, x=x, y=y, seed=None)
     if _is_random(yours):
         point = partial(point, seed=seed)
@@ -183,10 +195,8 @@ def model_points(
         )
     points.append(yours)
     for name in start:
-        sizes = torch.tensor(
-            [float(p.right[name].abs().max()) if p.right[name].numel() else 0.0 for p in points]
-        )
-        usual[name] = float(sizes.median())
+        ratios = [float(p.right[name].abs().sum()) / (p.by_prediction or torch.inf) for p in points]
+        most[name] = max(ratios)
     return points
 
 
