@@ -57,14 +57,15 @@ class Answers:
         return close(value, due.value, due.scale, answered.point.n, self.eps)
 
     def error(self, name: str) -> float:
-        """The largest error relative to the terms that were added."""
+        """The largest error relative to the terms that are added or, where these are unknown, to the sum."""
         errors = [0.0]
         for answered in self.points:
             due = self.due(answered.point, name)
             if answered.values is None:
                 return float("inf")
-            error = (answered.values[name] - due.value).abs() / due.scale
-            errors.append(float(torch.where(due.scale > 0, error, 0.0).max()))
+            terms = due.scale if self.subject.terms_known else due.value.abs().max().expand(due.value.shape)
+            error = (answered.values[name] - due.value).abs() / terms
+            errors.append(float(torch.where(terms > 0, error, 0.0).max()))
         return max(errors)
 
 

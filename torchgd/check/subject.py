@@ -106,6 +106,7 @@ class Subject:
     n = 0  # the number of the user's samples, where not all of them are at a point
     note = ""  # what else the report should say
     accuracy = 0.0  # of what is right, where that is coarser than the rounding of the answers
+    terms_known = False  # the scale is that of the terms that are added, and of nothing else
     rough = 1e-3  # an error larger than this, relative to the terms, is not an approximation
     same = "It is the same at all parameters: does it use old ones?"
 

@@ -26,6 +26,7 @@ class WeightGradient(Subject):
     """f, called in the form that it takes; ``names`` are those that f gives to w, x and y."""
 
     squared = True
+    terms_known = True
     rough = 0.05
     same = "It gives the same answer at every w: does it use a w of its own, a global or an old one?"
 
