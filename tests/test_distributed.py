@@ -119,6 +119,22 @@ def test_the_command_reads_in_two_processes_and_goes_on_in_them(tmp_path: Path) 
         assert two == pytest.approx(one, rel=1e-12)
 
 
+def test_a_process_that_stalls_is_waited_for_aloud_and_not_for_ever(tmp_path: Path) -> None:
+    script = tmp_path / "stall.py"
+    script.write_text(
+        "import time\nfrom torchgd.epoch import distributed\ndistributed.HEARTBEAT = 0.1\n"
+        "with distributed.process_group(patience=2) as group:\n"
+        "    time.sleep(8 * group.rank)\n"
+        "    group.gather([1.0])\n",
+        encoding="utf-8",
+    )
+    done = torchrun(script)
+    assert done.returncode != 0
+    assert "torchgd: rank 0 waits: another rank has not answered since " in done.stderr
+    assert "torchgd: rank 0: another process has not answered for 2 s" in done.stderr
+    assert "Traceback" not in done.stderr.split("torchgd: rank 0: another process has not")[0]
+
+
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> None:
     """As torchrun starts the only process of a job."""
@@ -141,7 +157,8 @@ def test_all_ranks_of_a_machine_take_the_same_backend(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     for rank in (0, 1):
         chosen = list[str]()
-        monkeypatch.setattr(torch.distributed, "init_process_group", chosen.append)
+        begin = lambda backend, timeout, chosen=chosen: chosen.append(backend)  # noqa: E731
+        monkeypatch.setattr(torch.distributed, "init_process_group", begin)
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
         monkeypatch.setenv("LOCAL_RANK", str(rank))
         with process_group() as group:

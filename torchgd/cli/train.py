@@ -47,6 +47,14 @@ def train(
     ] = None,
     overwrite: opt.OverwriteOption = False,
     no_log: opt.NoLogOption = False,
+    patience: Annotated[
+        float,
+        typer.Option(
+            parser=opt.real(0),
+            metavar="SECONDS",
+            help="Under torchrun: how long to wait for others.",
+        ),
+    ] = 1800.0,
     predict: opt.PredictOption = None,
     as_json: opt.JsonOption = False,
 ) -> None:
@@ -65,7 +73,11 @@ def train(
     from torchgd.runs.forecast import MOST_CERTIFIED, prepare, reason
     from torchgd.runs.run import Config, experiment_name, read_in_order, run
 
-    with process_group() as group, terminal.silent(group.rank > 0), opt.folder(logdir, no_log) as place:
+    with (
+        process_group(patience) as group,
+        terminal.silent(group.rank > 0),
+        opt.folder(logdir, no_log) as place,
+    ):
         dataset = opt.read_data(data, x, y, dtype, device, encoding, drop_missing)
         config = Config(
             **asdict(plan),

@@ -12,10 +12,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from datetime import timedelta
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,6 +32,9 @@ from torchgd.interruption import stoppable
 from torchgd.moments import Moments
 
 IN_MEMORY, FROM_FILES = 1 << 24, 1 << 21  # samples of a block, between which the threads meet
+
+HEARTBEAT = 30.0  # seconds without another rank's answer, after which it is said
+PATIENCE = 1800.0  # seconds, after which the job ends
 
 
 class _EveryRankError(InputError):
@@ -71,8 +77,19 @@ class Group:
         rows = list(own.repeat(self.size, 1))
         if self.size > 1:
             with stoppable(lambda: f"rank {self.rank}: stopped while it waited for the others"):
-                dist.all_gather(rows, own)
+                self._wait(dist.all_gather(rows, own, async_op=True))
         return [row.tolist() for row in rows]
+
+    def _wait(self, message: Any) -> None:
+        """Wait for the message; say once that another rank lets it wait for long."""
+        begun, said = time.monotonic(), False
+        while not message.is_completed():
+            time.sleep(0.005)
+            if not said and time.monotonic() - begun > HEARTBEAT:
+                said, since = True, time.strftime("%H:%M:%S", time.localtime(time.time() - HEARTBEAT))
+                waits = f"rank {self.rank} waits: another rank has not answered since {since}"
+                print(f"torchgd: {waits}; --patience says for how long", file=sys.stderr, flush=True)
+        message.wait()
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the ranks."""
@@ -129,10 +146,11 @@ def epoch_of_shards(
 
 
 @contextmanager
-def process_group() -> Iterator[Group]:
+def process_group(patience: float = PATIENCE) -> Iterator[Group]:
     """The group that torchrun started, by gloo, or nccl for GPUs; without torchrun a group of one.
 
-    Where another process dies, this one ends with one line and status 1; an InputError names its rank.
+    Where another process dies, or does not answer for ``patience`` seconds, this one ends with one line and
+    status 1; an InputError names its rank.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Group()
@@ -145,7 +163,7 @@ def process_group() -> Iterator[Group]:
     # The first optimizer imports this module, whose default arguments hold the group that then stands. The
     # group would outlive its destruction, and its threads abort the interpreter's exit: none stands yet.
     importlib.import_module("torch.distributed.nn.functional")
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=patience))
     group = Group(dist.get_rank(), dist.get_world_size(), f"cuda:{local_rank}" if on_gpu else "cpu")
     try:
         yield group
@@ -156,9 +174,11 @@ def process_group() -> Iterator[Group]:
     except InputError as error:
         raise InputError(f"rank {group.rank}: {error}") from None
     except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or "by peer" in str(error)):  # as gloo words it
+        late = "imed out" in str(error)  # as gloo words it, and nccl
+        if not (late or isinstance(error, dist.DistError) or "by peer" in str(error)):
             raise
-        print(f"torchgd: rank {group.rank}: another process has died; see its own lines", file=sys.stderr)
+        what = f"has not answered for {patience:g} s" if late else "has died"
+        print(f"torchgd: rank {group.rank}: another process {what}; see its own lines", file=sys.stderr)
         raise SystemExit(1) from None
     finally:
         dist.destroy_process_group()
