@@ -17,6 +17,7 @@ from torch import Tensor
 from torchgd import EpochMap, InputError, epoch_map
 from torchgd.epoch import fold
 from torchgd.epoch.maps import epoch_with_moments
+from torchgd.moments import Moments
 
 
 def loop(x: Tensor, y: Tensor, lr: float, batch_size: int = 1, w: float = 1.0) -> list[float]:
@@ -416,7 +417,8 @@ def test_one_thread_and_two_end_with_the_same_bits(lr: float) -> None:
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            found.append((epoch_map(x, y, lr), epoch_with_moments([(x, y)], lr, 1, [7, 300_000])))
+            in_order = epoch_with_moments([(x, y)], lr, 1, [7, 300_000])
+            found.append((epoch_map(x, y, lr), in_order, Moments.of([(x, y)])))
     finally:
         torch.set_num_threads(threads)
     assert found[0] == found[1]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+PIECE = 1 << 14  # numbers that PyTorch adds up in one thread, in the same order everywhere
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -80,11 +82,17 @@ class Moments:
 
     def plus(self, x: Tensor, y: Tensor) -> Moments:
         """With more samples, of which the first decide c."""
-        x, y = float64(x), float64(y)
-        c = self.c if self.n else (torch.dot(x, y) / torch.dot(x, x).clamp_min(1e-300)).item()
-        z = torch.sub(y, x, alpha=c)
-        xx, xz, zz = torch.stack([torch.dot(x, x), torch.dot(x, z), torch.dot(z, z)]).tolist()
-        return replace(self, c=c).with_sums(len(x), xx, xz, zz)
+        # By pieces: of more numbers a sum would depend on how many threads there are.
+        length = PIECE if x.device.type in ("cpu", "mps") else x.numel()
+        moments = self
+        for xs, ys in zip(float64(x).split(length), float64(y).split(length), strict=True):
+            if not moments.n:
+                c = (xs * ys).sum().item() / max((xs * xs).sum().item(), 1e-300)
+                moments = replace(moments, c=c)
+            z = torch.sub(ys, xs, alpha=moments.c)
+            sums = [(first * second).sum().item() for first, second in ((xs, xs), (xs, z), (z, z))]
+            moments = moments.with_sums(xs.numel(), *sums)
+        return moments
 
     def with_sums(self, n: int, xx: float, xz: float, zz: float) -> Moments:
         """With the sums of more samples about the same c."""
