@@ -44,10 +44,17 @@ def update_of(
         raise InputError(f"a gradient by hand is {where}; for another module give gradient='autograd'")
     if isinstance(gradient, str) and gradient != "hand":
         raise InputError(f"gradient is {gradient!r}; give 'autograd', 'hand' or a function f(w, x, y)")
-    if gradient == "hand" and loss_name(loss_fn) != "mse_loss":
-        raise InputError("the gradient by hand is that of mse_loss; leave out loss_fn, or give 'autograd'")
-    function: GradientFunction = by_hand.gradient if isinstance(gradient, str) else gradient
     weight = model.weight
+    if isinstance(gradient, str):
+        w = weight.detach()
+        by_hand.gradient(w, x, y)  # refuses what does not fit
+
+        def update_by_hand(x: Tensor, y: Tensor) -> None:
+            weight.grad = by_hand.gradient(w, x, y)
+            optimizer.step()
+
+        return update_by_hand
+    function = gradient
     first = function(weight.detach().clone(), x, y)
     if not isinstance(first, Tensor | Real):
         raise InputError(f"the gradient is {first!r}; return a number or a tensor of shape ()")
