@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchgd.check.graph import Node
-from torchgd.check.layer_edits import embedding, norm_input, norm_weight, softmax
+from torchgd.check.layer_edits import by_scale, embedding, norm_input, norm_weight, softmax
 from torchgd.check.loss_edits import residuals
 from torchgd.check.mistakes import Cause
 from torchgd.check.steps import (
@@ -54,7 +54,9 @@ def _other_output(view: View) -> Iterator[Value]:
     for node, label in view.values(view.a):
         if node is not view.node:
             yield Value(
-                view.delta * slope(node.value.reshape(view.a.shape)), word=describe(node), label=label
+                view.delta * slope(node.value.reshape(view.a.shape)),
+                word=describe(node, view.node),
+                label=label,
             )
 
 
@@ -214,6 +216,8 @@ EDITS: tuple[Edit, ...] = (
     Edit(Cause.activation, is_pointwise, _other_output, "The derivative of {op} is taken at {word}."),
     Edit(Cause.missing_input, is_op("mul", "div"), lambda v: v.delta, "A factor of {op} is missing."),
     Edit(Cause.missing_input, is_op("mul"), lambda v: v.right * v.h, "A factor of {op} is there twice."),
+    Edit(Cause.reduction, is_op("mul"), lambda v: v.right * len(v.h) / v.h.sum(),
+         "It is divided by the sum of the weights of the samples, not by N."),
     Edit(Cause.missing_input, by_input, _missing_weight,
          "The weight {word} is missing: it is a factor of the derivative by the input of its layer."),
     Edit(Cause.transposed, by_input, _turned_weight, "The weight {word} is transposed here."),
@@ -232,7 +236,7 @@ EDITS: tuple[Edit, ...] = (
     Edit(Cause.part_of_the_data, is_op("embedding"), embedding,
          "Rows that occur several times are lost: their gradients must be added (+=)."),
     Edit(Cause.missing_path, is_op("native_batch_norm", "native_layer_norm", at=0), norm_input),
-    Edit(Cause.wrong_variable, is_op("native_batch_norm", at=1), norm_weight,
+    Edit(Cause.wrong_variable, by_scale, norm_weight,
          "Where the normalised input is due stands {word}."),
     Edit(Cause.transposed, of_parameter, _arranged),
     Edit(Cause.wrong_variable, of_parameter, _other_parameter, "This is the gradient of {word}."),

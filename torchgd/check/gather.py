@@ -54,7 +54,9 @@ class Answers:
         return answered.values is not None and self.close(answered, answered.values[name], due)
 
     def close(self, answered: Answered, value: Tensor, due: Due) -> bool:
-        return close(value, due.value, due.scale, answered.point.n, self.eps)
+        exact = self.dtype is torch.float64 and not self.subject.accuracy
+        eps = self.eps * (self.subject.roundings if exact else 1)
+        return close(value, due.value, due.scale, answered.point.n, eps)
 
     def error(self, name: str) -> float:
         """The largest error relative to the terms that are added or, where these are unknown, to the sum."""

@@ -5,7 +5,7 @@ A derivative that is replaced at one place, as `torchgd.check.edits` does, chang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from torchgd.check.model_points import Exact, ModelPoint, seeded, takes_parameters
 
+_POINTS = 6  # at which mutants are compared
 # (operation, which of its arguments); −1: the whole derivative by what the operation gives.
 Site = tuple[int, int]
 
@@ -193,3 +194,16 @@ def record(point: ModelPoint) -> Graph:
     graph.backward({})
     graph.known = dict(graph.deltas)
     return graph
+
+
+def generic(points: Sequence[ModelPoint]) -> list[int]:
+    """Points of moderate size with no two numbers of a parameter alike, of several N."""
+    fits = [
+        i
+        for i, point in enumerate(points)
+        if point.n > 2 and all(len(p.unique()) == p.numel() for p in point.parameters.values())
+    ]
+    fits.sort(key=lambda i: max(float(p.abs().max()) for p in points[i].parameters.values()))
+    first = {points[i].n: i for i in reversed(fits)}
+    chosen = sorted(first.values(), key=fits.index)
+    return [*chosen, *(i for i in fits if i not in chosen)][:_POINTS]

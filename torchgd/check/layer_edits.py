@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchgd.check.mistakes import Cause
-from torchgd.check.steps import Value, View, describe
+from torchgd.check.steps import Value, View, describe, is_op
 
 
 def softmax(view: View) -> Iterator[Value]:
@@ -39,14 +39,16 @@ def embedding(view: View) -> Iterator[Value]:
 
 def norm_input(view: View) -> Iterator[Value]:
     """The input of batch and layer norm, which the mean and the variance depend on, too."""
-    batch = view.node.name == "native_batch_norm"
-    dims = [0, *range(2, view.z.dim())] if batch else list(range(-len(view.node.flat[1:2]), 0))
-    scale = next((v for v in view.node.flat[1:] if isinstance(v, Tensor)), torch.ones(()))
-    scale = scale.reshape(-1, *[1] * (view.z.dim() - 2)) if batch else scale
+    dims, scale = _norm(view)
     centred = view.z - view.z.mean(dims, keepdim=True)
     std = (centred.square().mean(dims, keepdim=True) + view.node.flat[-1]).sqrt()
-    hat, d = centred / std, view.delta * scale
-    mean, spread = d.mean(dims, keepdim=True), hat * (d * hat).mean(dims, keepdim=True)
+
+    def paths(d: Tensor) -> tuple[Tensor, Tensor]:
+        hat = centred / std
+        return d.mean(dims, keepdim=True), hat * (d * hat).mean(dims, keepdim=True)
+
+    d = view.delta * scale
+    mean, spread = paths(d)
     yield Value(d / std, "The mean and the variance are taken for constants: both depend on the input.")
     yield Value((d - mean) / std, "The path through the variance is missing.")
     yield Value((d - spread) / std, "The path through the mean is missing.")
@@ -55,13 +57,31 @@ def norm_input(view: View) -> Iterator[Value]:
     message = "The division by the standard deviation is there twice."
     yield Value((d - mean - spread) / std**2, message, Cause.missing_input)
     message = "The scale of the normalisation (its weight) is missing."
-    yield Value(view.right / scale, message, Cause.missing_input) if batch else Value(view.right * torch.nan)
+    yield Value((view.delta - sum(paths(view.delta))) / std, message, Cause.missing_input)
+
+
+def _norm(view: View) -> tuple[list[int], Tensor]:
+    """Over which dimensions it goes, and its weight in the shape of the input."""
+    weights = [i for i, v in enumerate(view.node.flat) if i and isinstance(v, Tensor)]
+    weight = view.node.flat[weights[0]] if weights else torch.ones(())
+    if view.node.name == "native_layer_norm":
+        return list(range(-sum(isinstance(v, int) for v in view.node.flat), 0)), weight
+    return [0, *range(2, view.z.dim())], weight.reshape(-1, *[1] * (view.z.dim() - 2))
+
+
+def by_scale(view: View) -> bool:
+    """A step to the weight of a normalisation: the first tensor after its input."""
+    first = next((i for i, v in enumerate(view.node.flat) if i and isinstance(v, Tensor)), 0)
+    return is_op("native_batch_norm", "native_layer_norm", at=first)(view) and first > 0
 
 
 def norm_weight(view: View) -> Iterator[Value]:
-    dims = [i for i in range(view.delta.dim()) if i != 1]
+    batch = view.node.name == "native_batch_norm"
+    dims = (
+        [i for i in range(view.delta.dim()) if i != 1] if batch else [*range(view.delta.dim() - view.z.dim())]
+    )
     yield Value(view.delta.sum(dims), "The normalised input is missing.", Cause.missing_input)
+    yield Value((view.delta * view.a).sum(dims), word="its own output")
     for node, label in view.values(view.delta):
-        yield Value(
-            (view.delta * node.value.reshape(view.delta.shape)).sum(dims), word=describe(node), label=label
-        )
+        value = (view.delta * node.value.reshape(view.delta.shape)).sum(dims)
+        yield Value(value, word=describe(node), label=label)

@@ -6,7 +6,9 @@ s is a link of u, as the sigmoid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -80,9 +82,9 @@ _RESIDUALS: tuple[tuple[Cause, str, _Formula, str, tuple[str, ...]], ...] = (
     (Cause.wrong_residual, "round(s) − t", lambda s, t: s.round() - t,
      "The prediction is rounded to a class before the target is subtracted.", _PROBABLE),
     (Cause.wrong_residual, "s − t", lambda s, t: s - _several(t, lambda t: t.roll(1, 1)),
-     "The labels are off by one.", _EVERY),
+     "The labels are off by one: y + 1 stands for y.", _EVERY),
     (Cause.wrong_residual, "s − t", lambda s, t: s - _several(t, lambda t: t.roll(-1, 1)),
-     "The labels are off by one.", _EVERY),
+     "The labels are off by one: y − 1 stands for y.", _EVERY),
     (Cause.broadcast, "s − mean(t)", lambda s, t: s - t.mean(0, keepdim=True),
      "(n,) against (n, 1) makes a table of all pairs: each prediction meets all targets.", _EVERY),
     (Cause.broadcast, "mean(s) − t", lambda s, t: s.mean(0, keepdim=True) - t,
@@ -157,40 +159,48 @@ def targets(view: View) -> tuple[Tensor, Tensor] | None:
         if int(y.min()) < 0 or int(y.max()) >= u.shape[1]:
             return None
         y = one_hot(y, u.shape[1])
-    return (u, y.to(u.dtype)) if y.shape == u.shape else None
+    same = (
+        y.numel() == u.numel() and y.shape[:1] == u.shape[:1]
+    )  # (n,) for (n, 1), where the model makes it so
+    return (u, y.reshape(u.shape).to(u.dtype)) if same else None
 
 
-def _due(right: Tensor, u: Tensor, t: Tensor) -> str | None:
-    """The link whose s − t the right derivative is a multiple of."""
-    for name, (link, _) in _LINKS.items():
-        r = link(u) - t
-        if bool(r.isfinite().all()) and bool(r.any()):
-            c = (right * r).sum() / (r * r).sum()
-            if float((right - c * r).abs().max()) <= 1e-9 * float(right.abs().max()):
-                return name
-    return None
+def _multiple(of: Tensor, r: Tensor) -> float | None:
+    """The c of of = c · r, if there is one."""
+    size = float((r * r).sum())
+    if not (math.isfinite(size) and size > 0):
+        return None
+    c = float((of * r).sum()) / size
+    return c if float((of - c * r).abs().max()) <= 1e-9 * float(of.abs().max()) else None
 
 
 def residuals(view: View) -> Iterator[Value]:
     pair = targets(view)
-    if pair is None:
-        return
-    u, t = pair
-    due, n = _due(view.right, u, t), len(u)
+    for value in _residuals(view.right, *pair) if pair else ():
+        yield replace(value, label=value.message)
+
+
+def _residuals(right: Tensor, u: Tensor, t: Tensor) -> Iterator[Value]:
+    found = {name: _multiple(right, link(u) - t) for name, (link, _) in _LINKS.items()}
+    due = next((name for name, c in found.items() if c is not None), None)
+    factor = 1 / len(u) if due is None else found[due] or 0.0  # that of the right derivative
     for name, (link, loss) in _LINKS.items():
         s, text = link(u), f"{name}(z)" if name else "z"
         if not due:
-            message, cause = f"This is the gradient of {loss}.", Cause.other_loss
+            n = len(u) if name == "softmax" else u.numel()
+            yield Value((s - t) / n, f"This is the gradient of {loss}.", Cause.other_loss)
         else:
             said = f"The {due} is missing" if not name else f"{name} stands where {due} is due"
-            message, cause = f"{said}: it computes {text} − y, {due}(z) − y is due.", Cause.activation
-        yield Value((s - t) / n, message, cause)
+            message = f"{said}: it computes {text} − y, {due}(z) − y is due."
+            yield Value((s - t) * factor, message, Cause.activation)
         if name == due or (due is None and not bool((t.abs() == 1).all())):  # labels ±1 have no residual
             for cause, formula, value, message, links in _RESIDUALS:
                 if name in links:
-                    yield Value(value(s, t) / n, f"{message} It computes {formula}, with s = {text}.", cause)
+                    message = f"{message} It computes {formula}, with s = {text}."
+                    yield Value(value(s, t) * factor, message, cause)
     for cause, formula, value, message in _LOSSES:
+        n = len(u) if cause is Cause.wrong_axis else u.numel()
         yield Value(value(u, t) / n, f"{message} It computes {formula}.", cause)
     for delta in _HUBER:
         message = f"This is the gradient of the Huber loss with δ = {delta:g}."
-        yield Value((u - t).clamp(-delta, delta) / n, message, Cause.other_loss)
+        yield Value((u - t).clamp(-delta, delta) / u.numel(), message, Cause.other_loss)

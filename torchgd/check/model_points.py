@@ -220,8 +220,9 @@ class Exact(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is functional.softplus and len(args) < 3:
-            kwargs = {**kwargs, "threshold": max(40.0, kwargs.get("threshold", 20.0))}
+        if func is functional.softplus:
+            threshold = args[2] if len(args) > 2 else kwargs.get("threshold", 20.0)
+            args, kwargs = args[:2], {**kwargs, "threshold": max(40.0, threshold)}
         return func(*args, **kwargs)
 
 

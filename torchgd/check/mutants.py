@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from torchgd.check.edits import EDITS
-from torchgd.check.explain import Factor
+from torchgd.check.explain import Factor, simplest
 from torchgd.check.graph import Site
 from torchgd.check.mistakes import Cause
 from torchgd.check.report import Diagnosis
@@ -40,8 +40,11 @@ class Mutant:
     def rank(self) -> tuple[int, int, int, int]:
         """More parameters first, then no number beside it, then the order of the table, nearest the loss."""
         (index, _), row, _ = self.keys[0]
-        simple = len(self.factor.name) < 8  # 2, ½, 1/N; not 0.7353012
-        cost = (0 if simple else 3) if row == 0 else 0 if self.factor == Factor(1.0) else 1 + (not simple)
+        k = abs(self.factor.k)
+        simple = k == 0 or any(value <= 4096 and value % 1 == 0 for value in (k, simplest(1 / k, 1e-6)))
+        cost = (0 if simple else 3) if row == 0 else 0 if self.factor == Factor(1.0) else 1 + 3 * (not simple)
+        if EDITS[row].cause is Cause.saturated:
+            cost = 5
         if self.value.start is not None or (row == 0 and self.factor.k == 0):
             cost = 1
         return (

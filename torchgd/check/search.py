@@ -17,15 +17,22 @@ from torch import Tensor
 
 from torchgd.check.edits import EDITS
 from torchgd.check.explain import Factor, simplest
-from torchgd.check.graph import Graph, Node, Site, record
+from torchgd.check.graph import Graph, Node, Site, generic, record
 from torchgd.check.mistakes import Cause
 from torchgd.check.model_points import ModelPoint
 from torchgd.check.mutants import Key, Mutant, sentence, values_of
 from torchgd.check.report import Diagnosis
 from torchgd.check.steps import VIEWS, Value, View, parameter_of
 
-_MOST_EDITS, _POINTS = 4, 6
-_LINKS = VIEWS | {"sigmoid", "tanh", "exp", "_softmax", "softplus"}  # between a layer and the loss
+_MOST_EDITS = 4
+_LINKS = VIEWS | {
+    "sigmoid",
+    "tanh",
+    "exp",
+    "_softmax",
+    "_log_softmax",
+    "softplus",
+}  # between a layer and the loss
 Changes = dict[Site, list[tuple[Key, Factor]]]
 
 
@@ -34,34 +41,38 @@ def explain(
     given: Sequence[Mapping[str, Tensor]],
     eps: float,
     name_factor: Callable[[Factor], Diagnosis],
-) -> Diagnosis | None:
-    """What is wrong with the gradients ``given`` at the points; None where the model cannot be traced."""
-    chosen = _generic(points)
+) -> tuple[bool, Diagnosis | None]:
+    """Whether the model can be traced, and what is wrong with the gradients ``given`` at the points."""
+    chosen = generic(points)
     if len({points[i].n for i in chosen}) < 2:
-        return None
+        return True, None
     try:
         graphs = [record(points[i]) for i in chosen]
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError):
-        return None
-    search = Search(graphs, [given[i] for i in chosen], 1e-9 + 2000 * eps)
+        return False, None
+    search = Search(graphs, [given[i] for i in chosen], 1e-7 + 2000 * eps)
     names = [[node.name for node in graph.nodes] for graph in graphs]
     traced = all(other == names[0] for other in names) and len(search.order) == len(points[0].parameters)
     if not traced or len(search.agreeing([points[i].right for i in chosen])) < len(search.order):
-        return None
-    return search.run(name_factor)
+        return False, None
+    found = search.run(name_factor)
+    if found is not None and found.cause is Cause.unknown:
+        found = _without_bias([points[i] for i in chosen], search) or found
+    return True, found
 
 
-def _generic(points: Sequence[ModelPoint]) -> list[int]:
-    """Points of moderate size with no two numbers of a parameter alike, of several N."""
-    fits = [
-        i
-        for i, point in enumerate(points)
-        if point.n > 2 and all(len(p.unique()) == p.numel() for p in point.parameters.values())
-    ]
-    fits.sort(key=lambda i: max(float(p.abs().max()) for p in points[i].parameters.values()))
-    first = {points[i].n: i for i in reversed(fits)}
-    chosen = sorted(first.values(), key=fits.index)
-    return [*chosen, *(i for i in fits if i not in chosen)][:_POINTS]
+def _without_bias(points: Sequence[ModelPoint], search: Search) -> Diagnosis | None:
+    """The gradients are right for a model that lacks one bias."""
+    for name, p in points[0].parameters.items() if len(search.order) > 1 else ():
+        lacking = [replace(q, parameters={**q.parameters, name: 0 * q.parameters[name]}) for q in points]
+        if p.dim() < 2 and all(
+            search.same(q.right[n], search.given[i][n], i)
+            for i, q in enumerate(lacking)
+            for n in search.order
+        ):
+            message = f"{name} is missing in the prediction: the gradients are those of a model without it."
+            return Diagnosis(Cause.wrong_residual, message)
+    return None
 
 
 class Search:
@@ -260,11 +271,9 @@ class Search:
                     (index, position)
                 )
         for sites in kinds.values():
-            view = self.view(0, sites[-1])
-            if view is None or len(sites) < 2:
-                continue
-            for row in range(1, len(EDITS)):
-                for label, value in self.values(0, (sites[-1], row), view).items():
+            view = self.view(0, sites[0])
+            for row in range(1, len(EDITS)) if view and len(sites) > 1 else ():
+                for label, value in self.values(0, (sites[0], row), view).items() if view else ():
                     if value.start is None:
                         yield Mutant([(site, row, label) for site in sites], view, value, Factor(1.0))
 

@@ -115,11 +115,13 @@ class View:
         fits = [
             n
             for n in self.graph.nodes
-            if (n.value.numel(), n.value.shape[:1]) == size and n.data and n.value.is_floating_point()
+            if (n.value.numel(), n.value.shape[:1]) == size
+            and (n.data or not n.moves)
+            and n.value.is_floating_point()
         ]
         before = [n for n in reversed(fits) if n.index < self.node.index and n is not self.graph.y]
         yield from ((node, f"{-1 - i}") for i, node in enumerate(before))
-        after = [n for n in fits if n.index >= self.node.index]
+        after = [n for n in fits if n.index > self.node.index]
         yield from ((node, f"+{i}") for i, node in enumerate(after))
 
 
@@ -134,8 +136,10 @@ def word_of(node: Node) -> str:
     return _WORDS.get(node.name, node.name.strip("_")) + (f" ({node.module})" if node.module else "")
 
 
-def describe(node: Node) -> str:
-    """A result of the forward pass in the user's words."""
+def describe(node: Node, beside: Node | None = None) -> str:
+    """A result of the forward pass in the user's words; ``beside`` another one, which it may be like."""
+    if beside is not None and node.name == beside.name:
+        return f"the {'next' if node.index > beside.index else 'previous'} output of {word_of(node)}"
     if node.op is None:
         return node.name
     names = ", ".join(filter(None, (parameter_of(source) for source in node.sources.values())))

@@ -105,6 +105,7 @@ class Subject:
     squared = False  # the loss is a squared error, so that a 2 and a ½ have their sentences
     n = 0  # the number of the user's samples, where not all of them are at a point
     note = ""  # what else the report should say
+    roundings = 1  # how many times the rounding of one line is allowed, in float64
     accuracy = 0.0  # of what is right, where that is coarser than the rounding of the answers
     terms_known = False  # the scale is that of the terms that are added, and of nothing else
     rough = 1e-3  # an error larger than this, relative to the terms, is not an approximation
