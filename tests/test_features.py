@@ -10,7 +10,7 @@ import pytest
 import torch
 from course_run import answer
 
-from torchgd import load
+from torchgd import grunfeld, load
 from torchgd.cli import main
 from torchgd.data.dataset import Dataset
 from torchgd.runs.features import FeatureRun
@@ -125,3 +125,15 @@ def test_one_feature_without_a_bias_descends_as_the_one_weight_does() -> None:
     features = FeatureRun(Dataset(x, y), bias=False, standardize=False)
     assert features.weights(features.model(1.5)) == {"x": 1.5}
     assert features.certificate(None, {}, 100).best_lr == pytest.approx(3 / 28, rel=1e-12)
+
+
+def test_the_table_that_ships(capsys: pytest.CaptureFixture[str]) -> None:
+    """Raw columns: standardised, a run of the promised epochs lands at least squares."""
+    promised = answer(capsys, "stability", "grunfeld", "--bias")["standardized"]["best_epochs"]
+    asked = ["--bias", "--standardize", "--lr", "auto", "--epochs", str(promised)]
+    found = answer(capsys, "train", "grunfeld", *asked)
+    data = grunfeld()
+    rows = torch.cat([data.x, torch.ones(220, 1, dtype=torch.float64)], 1)
+    best = torch.linalg.lstsq(rows, data.y[:, None]).solution[:, 0]
+    assert list(found["weight"].values()) == pytest.approx(best.tolist(), rel=1e-4)
+    assert answer(capsys, "train", "grunfeld", "--x", "value", "--lr", "auto")["status"] == "converged"

@@ -38,7 +38,7 @@ GOOD_CSV = [
     ("semicolons, a comma in a name", b"x;a,b;y\n1;0;2\n2;0;4\n"),
     ("comments", b'#Digilent, WaveForms\n# "Serial: 1\n\nx,y\n1,2\n# the second\n2,4\n#2,5\n'),
     ("every line ends in a comma", b"x,y,\n1,2,\n2,4,\n"),
-    ("packed", gzip.compress(b"x,y\n1,2\n2,4\n")),
+    ("packed", gzip.compress(b"x,y\n1,2\n2,4\n", mtime=0)),
     ("a line end within quotes", b'name,x,y\n"a\nb",1,2\nc,2,4\n'),
 ]
 
@@ -124,7 +124,10 @@ BAD_CSV = [
         "line 3: begins with '#' and has a cell for each column; delete the line, or the '#' of a sample",
     ),
     (b"x;y\n1,5;2\n", "line 2, column 'x': '1,5' has a decimal comma; write a point"),
-    (gzip.compress(b"x,y\n" + b"1,2\n" * 99)[:-9], "is not a whole gzip file; copy or pack it again"),
+    (
+        gzip.compress(b"x,y\n" + b"1,2\n" * 99, mtime=0)[:-9],
+        "is not a whole gzip file; copy or pack it again",
+    ),
     (b'x,y\n"1,2\n', "line 2: unexpected end of data" + QUOTES),
     (b'x,y\n"1"0,2\n', "line 2: ',' expected after '\"'" + QUOTES),
     (b'x,y\n"' + b"1" * 200_000 + b'",2\n', "line 2: field larger than field limit (131072)" + QUOTES),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torchgd.data.dataset import Dataset as Dataset
     from torchgd.data.dataset import course as course
     from torchgd.data.dataset import hubble as hubble
+    from torchgd.data.loading import grunfeld as grunfeld
     from torchgd.data.loading import load as load
     from torchgd.epoch.maps import epoch_map as epoch_map
     from torchgd.epoch_maps import EpochMap as EpochMap
@@ -72,6 +73,7 @@ _MODULE_OF = {
     "InputError": "errors",
     "LinearModel": "model",
     "course": "data.dataset",
+    "grunfeld": "data.loading",
     "hubble": "data.dataset",
     "load": "data.loading",
 }

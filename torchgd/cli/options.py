@@ -82,7 +82,7 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="[DATA]",
-        help="course, hubble, a CSV file or an .npz file; leave it out where --x and --y name .npy files.",
+        help="course, hubble, grunfeld, a CSV, Parquet or .npz file; none where --x and --y are .npy files.",
         show_default="course",
     ),
 ]

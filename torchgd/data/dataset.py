@@ -15,7 +15,6 @@ from torchgd.data.mapped import MappedVector
 from torchgd.errors import InputError
 
 Source = str | PathLike[str]
-WORDS = ("course", "hubble")  # data that need no file
 
 
 @dataclass(frozen=True, eq=False)

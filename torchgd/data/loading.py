@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torchgd.errors import InputError
 from torchgd.samples import Array, Numbers, as_tensor, check_finite, samples
 
 Source = str | PathLike[str]
+_GRUNFELD = Path(__file__).with_name("grunfeld.csv")
 
 
 def load(
@@ -96,6 +98,34 @@ def load(
     return _of_columns([column.to(device) for column in columns], names, name, dropped)
 
 
+def grunfeld(
+    *,
+    x: str = "value,capital",
+    y: str = "invest",
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+) -> Dataset:
+    """Investment of 11 American firms in 20 years: several raw columns, for y = w·x + b.
+
+    Args:
+        x, y: names of columns: invest (gross investment), value (of the firm on the market) and capital (the
+            plant and equipment), in millions of dollars of 1947; and year.
+        dtype, device: of the result.
+
+    Returns:
+        x: shape (220, 2) unless you name other columns; y: shape (220,).
+
+    Example:
+        >>> data = grunfeld()
+        >>> data.features, tuple(data.x.shape)
+        (('value', 'capital'), (220, 2))
+
+    Source: Y. Grunfeld, The Determinants of Corporate Investment, thesis, Chicago (1958), in the version of
+    C. Kleiber and A. Zeileis, The Grunfeld Data at 50 (2008), as statsmodels 0.14.5 ships it: public domain.
+    """
+    return replace(load(_GRUNFELD, x=x, y=y, dtype=dtype, device=device), name="grunfeld")
+
+
 def _names_files(value: object) -> bool:
     """Whether x or y is the name of a file or a list of names, and not numbers."""
     listed = value if isinstance(value, list | tuple) and value else [value]
@@ -151,7 +181,7 @@ def open_data(
     encoding: str | None = None,
     drop_missing: bool = False,
 ) -> Dataset:
-    """The data that the command line's words name: ``course``, ``hubble``, a file, or .npy files in x and y.
+    """The data of the command line's words: ``course``, ``hubble``, ``grunfeld``, a file, or .npy files.
 
     A file of the name ``course`` or ``hubble`` is ``./course``. An .npy word may list
     shards: ``x0.npy,x1.npy``, or a pattern, ``'x*.npy'``, whose matches are taken by number.
@@ -169,6 +199,8 @@ def open_data(
             if not value.casefold().endswith(".npy"):
                 raise InputError(f"{option} {value!r} is not an .npy file; for a column, name its file first")
         return load(x=_shards(x or ""), y=_shards(y or ""), dtype=dtype, device=device)
+    if word == "grunfeld":
+        return grunfeld(x=x or "value,capital", y=y or "invest", dtype=dtype, device=device)
     if word == "hubble":
         if x is not None or y is not None:
             raise InputError("hubble has its own x and y; leave out --x and --y")
