@@ -52,17 +52,20 @@ def check_gradient(
         w: a weight that matters to you, e.g. the one before training.
         per_sample: whether one gradient for each sample is due; as f answers, if not given.
         reduction: "mean" or "sum" over the samples, whichever your cost has.
-        model: any module with named parameters instead of y = w·x. Then w is not looked at, x and y are
-            tensors of n rows, and f(parameters, x, y) takes the dict of parameters and returns a dict of
-            gradients with the same names, of the same shapes or, for each sample, with n rows of them.
-        loss_fn: its loss, called as loss_fn(model(x), y); the mean squared error if not given.
+        model: any module instead of y = w·x. Then x and y have n rows, and f takes the parameters in a dict,
+            f(parameters, x, y), or one by one, f(W1, b1, …, x, y), as tensors or arrays; it returns their
+            gradients in a dict, or in the order of ``named_parameters()``, or leaves them in ``.grad``; of
+            the same shapes or, for each sample, with n rows of them. Where x has several columns and there
+            is no model, it is y = x θ, with w as the start of θ.
+        loss_fn: its loss, called as loss_fn(model(x), y), or with the dict of parameters as a third
+            argument, for a penalty; the mean squared error if not given.
         seed: of the random points.
 
     Returns:
         A report: ``ok``, ``cause``, ``factor``, ``message``, ``line`` and ``evidence``; print it.
 
     Raises:
-        InputError: x, y or w are no finite numbers of the same shape, or f cannot be called as f(w, x, y).
+        InputError: x, y or w are not finite numbers of the same shape, or f takes other arguments.
 
     Example:
         >>> def half(w, x, y):
@@ -106,7 +109,7 @@ class _Theta(nn.Module):
 
 
 def _columns(x: Any) -> int:
-    """The number of columns of x; 0 where it is no table."""
+    """The number of columns of x; 0 where it is not a table."""
     shape = tuple(x.shape) if hasattr(x, "shape") else ()
     if not shape and isinstance(x, list | tuple) and x and isinstance(x[0], list | tuple):
         shape = (len(x), len(x[0]))
