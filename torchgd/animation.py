@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.animation import FuncAnimation, HTMLWriter, PillowWriter
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -41,6 +40,9 @@ def animate(path: Path, histories: Mapping[str, History], moments: Moments, *, t
     Raises:
         InputError: another ending.
     """
+    # imported here, since few lessons write a film
+    from matplotlib.animation import FuncAnimation, HTMLWriter, PillowWriter
+
     check_ending(path)
     figure = parabola(histories, moments)
     FigureCanvasAgg(figure)
