@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from torchgd import InputError, LinearModel, MiniBatchGradientDescent, StochasticGradientDescent, train
 from torchgd.history import History
+from torchgd.runs.atomic import write_whole
 from torchgd.runs.checkpoint import Checkpoint, _checksum, load, save, take
 from torchgd.training import Place
 
@@ -175,24 +176,32 @@ def _a_folder(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     content = torch.load(path, weights_only=True)
-    torch.save({**content, "version": 2}, path)
+    torch.save({**content, "version": 3}, path)
 
 
 REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
-    ("empty", lambda path: path.write_bytes(b""), "no checkpoint of torchgd, or a broken one"),
-    ("text", lambda path: path.write_text("x,y\n1,2\n"), "no checkpoint of torchgd, or a broken one"),
-    ("truncated", lambda path: os.truncate(path, 3000), "no checkpoint of torchgd, or a broken one"),
-    ("the end lost", lambda path: os.truncate(path, path.stat().st_size - 1), "no checkpoint of torchgd"),
-    ("a state_dict", lambda path: torch.save(nn.Linear(1, 1).state_dict(), path), "no checkpoint of torchgd"),
-    ("a whole module", lambda path: torch.save(nn.Linear(1, 1), path), "no checkpoint of torchgd"),
-    ("a tensor", lambda path: torch.save(torch.ones(3), path), "no checkpoint of torchgd, or a broken one"),
-    ("zip", lambda path: zipfile.ZipFile(path, "w").writestr("a", "b"), "no checkpoint of torchgd"),
-    ("pickle", lambda path: path.write_bytes(pickle.dumps(Evil(path.parent / "evil"))), "no checkpoint"),
-    ("evil", lambda path: torch.save(Evil(path.parent / "evil"), path), "no checkpoint of torchgd"),
+    ("empty", lambda path: path.write_bytes(b""), "not a checkpoint of torchgd, or a broken one"),
+    ("text", lambda path: path.write_text("x,y\n1,2\n"), "not a checkpoint of torchgd, or a broken one"),
+    ("truncated", lambda path: os.truncate(path, 3000), "not a checkpoint of torchgd, or a broken one"),
+    ("the end lost", lambda path: os.truncate(path, path.stat().st_size - 1), "not a checkpoint of torchgd"),
+    (
+        "a state_dict",
+        lambda path: torch.save(nn.Linear(1, 1).state_dict(), path),
+        "not a checkpoint of torchgd",
+    ),
+    ("a whole module", lambda path: torch.save(nn.Linear(1, 1), path), "not a checkpoint of torchgd"),
+    (
+        "a tensor",
+        lambda path: torch.save(torch.ones(3), path),
+        "not a checkpoint of torchgd, or a broken one",
+    ),
+    ("zip", lambda path: zipfile.ZipFile(path, "w").writestr("a", "b"), "not a checkpoint of torchgd"),
+    ("pickle", lambda path: path.write_bytes(pickle.dumps(Evil(path.parent / "evil"))), "not a checkpoint"),
+    ("evil", lambda path: torch.save(Evil(path.parent / "evil"), path), "not a checkpoint of torchgd"),
     ("changed", _changed, "its content does not match its checksum"),
-    ("no history", _without("history"), "a checkpoint that lacks something"),
-    ("no model", _without("model"), "a checkpoint that lacks something"),
-    ("newer", _newer, r"a checkpoint of format \('torchgd checkpoint', 2\)"),
+    ("no history", _without("history"), "an incomplete or changed checkpoint"),
+    ("no model", _without("model"), "an incomplete or changed checkpoint"),
+    ("newer", _newer, r"a checkpoint of format \('torchgd checkpoint', 3\)"),
     ("gone", lambda path: path.unlink(), "cannot be read .No such file or directory"),
     ("a folder", _a_folder, "cannot be read .Is a directory"),
 ]
@@ -307,3 +316,82 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     kept_at(folder / "checkpoint.pt", "sequential", 1)
     assert outside.read_text() == "mine"
     assert not (folder / "checkpoint.pt").is_symlink()
+
+
+def _changed_to(part: str, value: object) -> Callable[[Path], None]:
+    """Change one entry of the content, ``history.cost`` for one, and write a checksum that fits."""
+
+    def spoil(path: Path) -> None:
+        whole = torch.load(path, weights_only=True)
+        inside, _, name = part.rpartition(".")
+        (whole["content"][inside] if inside else whole["content"])[name] = value
+        torch.save({**whole, "checksum": _checksum(whole["content"])}, path)
+
+    return spoil
+
+
+LIES: list[tuple[str, object]] = [
+    ("settings", 5),
+    ("settings.overridden", "x"),
+    ("ended", "yes"),
+    ("model", [1]),
+    ("optimizer", None),
+    ("scheduler", 3),
+    ("history", {}),
+    ("history.cost", 1.0),
+    ("history.cost", torch.ones(2)),
+    ("history.epoch", torch.tensor([0.0, 1.0])),
+    ("history.update", torch.tensor([3, 2, 1])),
+    ("history.weight", torch.ones(2, 2, 2)),
+    ("history.status", "well"),
+    ("history.reason", "\x1b]0;owned\x07"),
+    ("place", {"epoch": 1}),
+    ("place.epoch", "x"),
+    ("place.epoch", -1),
+    ("place.update", True),
+    ("place.generator", torch.ones(3)),
+    ("place.generator", torch.zeros(5056, dtype=torch.uint8)),
+    ("extra", 1),
+]
+
+
+@pytest.mark.parametrize(("part", "value"), LIES, ids=[f"{part}={value!r:.20}" for part, value in LIES])
+def test_a_forged_part_is_refused_in_one_line(whole: Path, part: str, value: object) -> None:
+    _changed_to(part, value)(whole)
+    with pytest.raises(InputError, match="an incomplete or changed checkpoint") as error:
+        load(whole)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("optimizer.param_groups", [{"lr": "x", "params": [0]}]),
+        ("optimizer.param_groups", []),
+        ("optimizer.state", [1]),
+        ("model.weight", torch.ones(3)),
+        ("model.\x1b[2J", torch.ones(())),
+        ("model.weight", "x"),
+    ],
+)
+def test_a_forged_state_is_refused_in_one_line(whole: Path, part: str, value: object) -> None:
+    _changed_to(part, value)(whole)
+    model, optimizer = begin("sequential")
+    with pytest.raises(InputError, match="the checkpoint is of another model or optimizer") as error:
+        load(whole).restore(model, optimizer)
+    assert str(error.value).isprintable()
+
+
+def test_a_file_system_that_refuses_to_sync_folders_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def no_folders(handle: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{handle}"):  # noqa: PTH112
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", no_folders)
+    write_whole(tmp_path / "a", b"1")
+    assert (tmp_path / "a").read_bytes() == b"1"

@@ -130,7 +130,7 @@ OPTION_ERRORS = [
 TRAIN_ERRORS = [
     ("--name a:b", "the name 'a:b' holds ':'; use letters, digits, '-', '_' and '.'"),
     ("--name a/b", "the name 'a/b' holds '/'; use letters, digits, '-', '_' and '.'"),
-    ("--name con", "the name 'con' is no folder name on every system; use e.g. 'sgd-1'"),
+    ("--name con", "the name 'con' is not a folder name on every system; use e.g. 'sgd-1'"),
     (
         "--batch-size 2",
         "gd takes no batch size; leave out batch_size (--batch-size), or take the method minibatch",
@@ -205,7 +205,7 @@ def test_an_override_without_resume(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_an_empty_name(capfd: pytest.CaptureFixture[str]) -> None:
     assert complaint(capfd, ["train", "--name", ""]) == (
-        "the name '' is no folder name on every system; use e.g. 'sgd-1'"
+        "the name '' is not a folder name on every system; use e.g. 'sgd-1'"
     )
 
 

@@ -35,7 +35,7 @@ BAD_NAMES = [
     ("a\nb", "the name 'a\\nb' holds '\\n'; use letters, digits, '-', '_' and '.'"),
     ("a\x00b", "the name 'a\\x00b' holds '\\x00'; use letters, digits, '-', '_' and '.'"),
     *(
-        (name, f"the name {name!r} is no folder name on every system; use e.g. 'sgd-1'")
+        (name, f"the name {name!r} is not a folder name on every system; use e.g. 'sgd-1'")
         for name in ("", ".", "..", " sgd", "sgd ", "sgd.", "con", "NUL", "com1", "aux.txt", "x" * 101)
     ),
 ]

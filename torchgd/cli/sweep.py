@@ -134,8 +134,9 @@ def _log_each(swept: Sweep, folder: Path, method: str) -> None:
     for index, rate in enumerate(swept.lr.tolist()):
         history = swept.history(index)
         own = new_folder(folder.parent, folder.name, f"lr-{rate:.6g}")
-        row = {"method": method, "lr": rate, "batch_size": swept.epoch.updates.batch_size}
         epochs, updates = len(swept.weight) - 1, int(history.end_update[-1]) or 1
+        row = {"method": method, "lr": rate, "batch_size": swept.epoch.updates.batch_size}
+        row |= {"epochs": epochs, "data": folder.parent.name}
         with RunLog(own, row, epochs=epochs, updates=updates) as log:
             log.write(history)
             log.finish(history)

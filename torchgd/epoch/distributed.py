@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torchgd.data.checksum import Checksum
 from torchgd.data.dataset import Dataset
 from torchgd.epoch.maps import epoch_with_moments
 from torchgd.epoch_maps import EpochMap
@@ -109,6 +110,7 @@ def epoch_of_shards(
     group: Group = ALONE,
     stops: Sequence[int] = (),
     *,
+    checksum: Checksum | None = None,
     on_samples: Callable[[int], None] = lambda samples: None,
 ) -> tuple[list[EpochMap], Moments]:
     """What :func:`.maps.epoch_with_moments` gives, of all samples; each rank reads its own share, once.
@@ -118,6 +120,7 @@ def epoch_of_shards(
         lr, batch_size: as for :func:`torchgd.epoch.maps.epoch_map`.
         group: from :func:`process_group`.
         stops: as for :func:`torchgd.epoch.maps.epoch_with_moments`, for a group of one only.
+        checksum: of the data, which is taken by the same reading.
         on_samples: called with the number of samples read so far, as if the other ranks were as fast.
 
     Raises:
@@ -127,7 +130,8 @@ def epoch_of_shards(
 
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:
         samples = 0
-        for x, y in data.blocks(IN_MEMORY if isinstance(data.inputs, Tensor) else FROM_FILES, begin, end):
+        size = IN_MEMORY if isinstance(data.inputs, Tensor) else FROM_FILES
+        for x, y in (checksum.reading if checksum else data.blocks)(size, begin, end):
             yield x, y
             samples += len(x)
             on_samples(samples * len(data) // (end - begin))

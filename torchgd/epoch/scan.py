@@ -16,8 +16,9 @@ import torch
 from torch.optim import Optimizer
 
 from torchgd.batches import Batches
-from torchgd.data.arrays import check_memory
+from torchgd.data.checksum import Checksum
 from torchgd.data.dataset import Dataset
+from torchgd.data.files import check_memory
 from torchgd.epoch.distributed import ALONE, Group, epoch_of_shards
 from torchgd.errors import InputError
 from torchgd.history import History, Settling, judge, spacing
@@ -31,7 +32,7 @@ MOST_POINTS = 1000
 
 
 class Epoch:
-    """One order of the samples, read once: the maps to the chosen updates, and the moments of all samples."""
+    """One order of the samples, read once: the maps to the chosen updates, the moments and the checksum."""
 
     def __init__(
         self,
@@ -40,12 +41,17 @@ class Epoch:
         updates: Iterable[int],
         *,
         group: Group = ALONE,
+        checksum: Checksum | None = None,
         on_samples: Callable[[int], None] = lambda samples: None,
     ) -> None:
         self._data, self._batches = data, optimizer.batches(len(data))
         self._lr, size = float(optimizer.param_groups[0]["lr"]), self._batches.batch_size
         stops = sorted({update - 1 for update in updates})
-        maps, self.moments = epoch_of_shards(data, self._lr, size, group, stops, on_samples=on_samples)
+        maps, self.moments = epoch_of_shards(
+            data, self._lr, size, group, stops, checksum=checksum, on_samples=on_samples
+        )
+        total = group.sum if group.size > 1 else None
+        self.checksum = checksum.hexdigest(total) if checksum else ""
         self._before = dict(zip(stops, maps, strict=False))
         self.whole = maps[-1]
         self._of_batch: dict[int, Moments] = {}  # read once, however many epochs ask
@@ -98,7 +104,7 @@ def epoch_in_order(
     stride = _stride(epochs, batches)
     alone = range(1, MOST_POINTS + 1) if group.size == 1 else ()
     updates = {(k * stride - 1) % len(batches) + 1 for k in alone}
-    return Epoch(data, optimizer, updates, group=group, on_samples=on_samples)
+    return Epoch(data, optimizer, updates, group=group, checksum=Checksum(data), on_samples=on_samples)
 
 
 def scan(

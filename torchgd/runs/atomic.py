@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -36,6 +37,7 @@ def write_whole(path: Path, data: bytes) -> None:
     if os.name == "posix":  # the new name is on the disk only when the folder is
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            with suppress(OSError):  # network drives refuse it for folders
+                os.fsync(folder)
         finally:
             os.close(folder)

@@ -44,10 +44,11 @@ from torch.optim import Optimizer
 from torchgd.errors import InputError
 from torchgd.history import History
 from torchgd.runs.atomic import write_whole
+from torchgd.runs.validation import fault, option_fault
 from torchgd.training import Place
 
 FORMAT = "torchgd checkpoint"
-VERSION = 1
+VERSION = 2  # 2: the data's checksum is of every sample
 _PLAIN = {bool, int, float, complex, str, bytes}  # not their subclasses, which weights_only would refuse
 
 
@@ -71,6 +72,10 @@ class Checkpoint:
     settings: Mapping[str, Any] = field(default_factory=dict)
     ended: bool = False
 
+    def has_ended(self, epochs: int) -> bool:
+        """Whether nothing is left to do in a run of so many epochs."""
+        return self.ended and (self.history.status == "diverged" or self.place.epoch >= epochs)
+
     def restore(self, model: nn.Module, optimizer: Optimizer, scheduler: Any = None) -> tuple[History, Place]:
         """Give the model, optimizer and scheduler the kept state; returns what ``train(resume=…)`` takes.
 
@@ -81,11 +86,13 @@ class Checkpoint:
             raise InputError(
                 "the checkpoint is of a run with a scheduler, or this run has one; give both the same"
             )
+        if wrong := option_fault(self.optimizer, optimizer.state_dict()["param_groups"]):
+            raise InputError(f"the checkpoint is of another model or optimizer (its {wrong})")
         try:
             model.load_state_dict(self.model)
             optimizer.load_state_dict(self.optimizer)
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())
+        except Exception as error:  # what a forged state makes of the two has no common class
+            reason = "".join(c if c.isprintable() else " " for c in " ".join(str(error).split()))
             raise InputError(f"the checkpoint is of another model or optimizer ({reason})") from None
         if scheduler is not None:
             scheduler.load_state_dict(self.scheduler)
@@ -152,23 +159,25 @@ def load(path: Path | str) -> Checkpoint:
         data = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    begin_anew = "take away the file to begin anew"
+    begin_anew = "delete the file to start over"
     try:
         whole = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         found = (whole["format"], whole["version"])
         content = whole["content"]
         intact = whole["checksum"] == _checksum(content)
     except Exception:  # what torch.load raises for broken bytes has no common class
-        raise InputError(f"{path}: no checkpoint of torchgd, or a broken one; {begin_anew}") from None
+        raise InputError(f"{path}: not a checkpoint of torchgd, or a broken one; {begin_anew}") from None
     if found != (FORMAT, VERSION):
         raise InputError(f"{path}: a checkpoint of format {found}, not {(FORMAT, VERSION)}; {begin_anew}")
     if not intact:
         raise InputError(f"{path}: its content does not match its checksum; {begin_anew}")
+    if wrong := fault(content):
+        raise InputError(f"{path}: an incomplete or changed checkpoint (its {wrong}); {begin_anew}")
+    history, place = History(**content.pop("history")), Place(**content.pop("place"))
     try:
-        history, place = History(**content.pop("history")), Place(**content.pop("place"))
         return Checkpoint(history=history, place=place, **content)
-    except (TypeError, KeyError, AttributeError):
-        raise InputError(f"{path}: a checkpoint that lacks something; {begin_anew}") from None
+    except TypeError:
+        raise InputError(f"{path}: an incomplete or changed checkpoint (its content); {begin_anew}") from None
 
 
 def _checksum(content: object) -> str:

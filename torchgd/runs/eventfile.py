@@ -59,9 +59,25 @@ class EventFile:
         """Let a reader see all that was added."""
         self._file.flush()
 
+    def sync(self) -> None:
+        """Bring all that was added to the disk, as the checkpoint is."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Flush and close; once is enough."""
         self._file.close()
+
+    @staticmethod
+    def is_whole(folder: Path, last: bytes) -> bool:
+        """Whether the folder has one event file that is not empty, whose last record holds these bytes."""
+        files = [path for path in folder.glob("events.out.tfevents.*") if path.stat().st_size]
+        content = files[0].read_bytes() if len(files) == 1 else b""
+        begin = end = 0
+        while end < len(content):
+            # a record: its length in 8 bytes, their checksum in 4, the event, its checksum in 4
+            begin, end = end, end + 16 + int.from_bytes(content[end : end + 8], "little")
+        return end == len(content) > 0 and last in content[begin:end]
 
     def _add(self, event: Event) -> None:
         event.wall_time = time.time()

@@ -66,13 +66,13 @@ def new_folder(logdir: Path, experiment: str, name: str, *, overwrite: bool = Fa
 
 
 def check_name(name: str) -> None:
-    """Refuse a run's name that is no folder name on Windows, or that leaves its parent folder."""
-    bad = [c for c in name if c in _FORBIDDEN or ord(c) < 32]
+    """Refuse a run's name that is not a folder name on Windows, or that leaves its parent folder."""
+    bad = [c for c in name if c in _FORBIDDEN or ord(c) < 32 or 127 <= ord(c) < 160]
     if bad:
         raise InputError(f"the name {name!r} holds {bad[0]!r}; use letters, digits, '-', '_' and '.'")
     reserved = name.split(".")[0].lower() in _RESERVED
     if not name or reserved or name != name.strip(" .") or len(name) > 100:
-        raise InputError(f"the name {name!r} is no folder name on every system; use e.g. 'sgd-1'")
+        raise InputError(f"the name {name!r} is not a folder name on every system; use e.g. 'sgd-1'")
 
 
 def runs_in(logdir: Path) -> list[Entry]:

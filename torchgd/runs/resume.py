@@ -5,29 +5,21 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import math
 import os
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from torchgd.batches import Batches
-from torchgd.data.dataset import Dataset
 from torchgd.errors import InputError
 from torchgd.history import COLUMNS, History
 from torchgd.runs import checkpoint
 from torchgd.runs.checkpoint import Checkpoint
 from torchgd.runs.folders import check_name
 from torchgd.training import Place
-
-STRETCHES, STRETCH = 64, 2**18  # of samples that count for the checksum: up to 16.7 million it is all of them
 
 CHECKPOINT = "checkpoint.pt"
 GO_ON = "torchgd train --resume with the same options goes on"
@@ -46,19 +38,6 @@ OVERRIDABLE = [
 ]
 # versions and names; the data count by content
 _NOT_COMPARED = {"torchgd", "torch", "data", "x", "y", "encoding", "drop_missing"}
-
-
-def fingerprint(data: Dataset) -> dict[str, int | str]:
-    """The data by content: the number of samples and a checksum of x and of y."""
-    x = y = 0
-    for start in range(0, len(data), max(STRETCH, math.ceil(len(data) / STRETCHES))):
-        for xs, ys in data.blocks(start=start, stop=start + STRETCH):
-            x, y = zlib.crc32(_bytes(xs), x), zlib.crc32(_bytes(ys), y)
-    return {"samples": len(data), "checksum": f"{x:08x}{y:08x}"}
-
-
-def _bytes(values: Tensor) -> Any:
-    return values.cpu().contiguous().view(torch.uint8).numpy()
 
 
 def find_run(logdir: Path, experiment: str, method: str, name: str | None) -> Path:
@@ -184,7 +163,8 @@ def _worded(settings: Mapping[str, Any], name: str) -> str:
         return (
             f"{settings.get('data')} ({settings.get('samples')} samples, checksum {settings.get('checksum')})"
         )
-    return str(settings.get(name))
+    text = str(settings.get(name))
+    return text if text.isprintable() else ascii(text)
 
 
 @contextmanager
@@ -204,7 +184,9 @@ def writing(folder: Path) -> Iterator[None]:
                 _lock(fcntl, handle, folder)
             yield
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); mend that; {GO_ON}") from None
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}); check the disk and the folder; {GO_ON}"
+        ) from None
 
 
 def _lock(fcntl: Any, handle: int, folder: Path) -> None:

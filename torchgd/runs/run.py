@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from torchgd.data.checksum import Checksum, measured
 from torchgd.data.dataset import Dataset
 from torchgd.data.mapped import MappedVector
 from torchgd.epoch.distributed import ALONE, Group
@@ -29,9 +30,11 @@ from torchgd.runs.checkpoint import Checkpoint
 from torchgd.runs.features import FeatureRun
 from torchgd.runs.folders import new_folder
 from torchgd.runs.keeper import Keeper
-from torchgd.runs.resume import CHECKPOINT, GO_ON, counted_on, find_run, fingerprint, past_of, writing
+from torchgd.runs.resume import CHECKPOINT, GO_ON, counted_on, find_run, past_of, writing
 from torchgd.runs.runlog import RunLog, versions, write_config
 from torchgd.training import MOST_UPDATES_RECORDED, Place, train
+
+PICTURES = ("parabola", "cost")  # by their tags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +119,8 @@ def run(
     optimizer = config.optimizer(model.parameters())
     batches = optimizer.batches(len(data))
     read = read or read_in_order(config, data, on_epoch)
-    moments = read.moments if read else None if features else Moments.of(data.blocks())
-    settings = {**versions(), **config.settings, **fingerprint(data)}
+    moments, checksum = (read.moments, read.checksum) if read else _measured(data, features=bool(features))
+    settings = {**versions(), **config.settings, "samples": len(data), "checksum": checksum}
     if moments and not moments.cost(config.weight) * moments.n <= torch.finfo(data.inputs.dtype).max:
         raise InputError("the cost before the first update is not finite; check the data and the weight")
     if resume:
@@ -127,17 +130,21 @@ def run(
     with writing(folder):
         past = past_of(folder, settings, override) if resume else None
         if past is not None:
+            if past.place.update >= len(batches):
+                file = folder / CHECKPOINT
+                raise InputError(f"{file}: its place is not in an epoch; delete the file to start over")
             past.restore(model, optimizer)
             optimizer.param_groups[0]["lr"] = config.lr  # which may be overridden
-            if past.ended and (past.history.status == "diverged" or past.place.epoch >= config.epochs):
-                return Run(past.history, model, folder, had_ended=True)
             settings = dict(past.settings)
+        ended = past.history if past is not None and past.has_ended(config.epochs) else None
+        if ended is not None and RunLog.is_whole(folder, ended, PICTURES[bool(features) :]):
+            return Run(ended, model, folder, had_ended=True)
         write_config(folder, settings)
         done = past.place.epoch if past else 0
         before = past.history if past else None
         updates = (int(before.end_update[-1]) if before else 0) + len(batches) * (config.epochs - done)
-        words: dict[str, float | str] = {"method": config.method, "lr": config.rate}
-        words["batch_size"] = batches.batch_size
+        words: dict[str, float | str] = {"method": config.method, "lr": config.rate, "order": config.order}
+        words |= {"batch_size": batches.batch_size, "epochs": config.epochs, "data": ascii(data.name)[1:-1]}
         with (
             RunLog(folder, words, epochs=config.epochs, updates=updates, past=before) as log,
             Keeper(folder / CHECKPOINT, model, optimizer, settings, past) as keeper,
@@ -155,13 +162,25 @@ def run(
 
             on_start()
             rows = features.rows if features else data
-            outcome = _train(config, rows, model, optimizer, past, on_progress, read)
+            # of a run that has ended, files were lost or cut: they are made again
+            outcome = ended
+            if outcome is None:
+                outcome = _train(config, rows, model, optimizer, past, on_progress, read)
             history = replace(log.history, status=outcome.status, reason=outcome.reason)
             for tag, figure in _pictures(config, history, moments).items():
                 log.picture(tag, *to_png(figure))
             log.finish(history)
             keeper.end(history)
-    return Run(history, model, folder)
+    return Run(history, model, folder, had_ended=ended is not None)
+
+
+def _measured(data: Dataset, *, features: bool) -> tuple[Moments | None, str]:
+    """The moments, of one feature, and the checksum, by one reading."""
+    if features:
+        return None, measured(data)
+    checksum = Checksum(data)
+    moments = Moments.of(checksum.reading())
+    return moments, checksum.hexdigest()
 
 
 def _pictures(config: Config, history: History, moments: Moments | None) -> dict[str, Figure]:

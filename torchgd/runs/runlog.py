@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -26,10 +26,12 @@ from torch.utils.tensorboard.summary import hparams
 from torchgd.history import COLUMNS, History
 from torchgd.runs.atomic import write_whole
 from torchgd.runs.eventfile import EventFile
-from torchgd.runs.folders import new_folder
+from torchgd.runs.folders import CONFIG, new_folder
 
 SCHEMA = 1  # of config.json: a field keeps its name and meaning as long as this stays
 MOST_POINTS = 1000  # TensorBoard shows no more of a curve
+# of every run: TensorBoard takes the columns of its table from the first run that it finds
+HYPERPARAMETERS = ("method", "lr", "batch_size", "order", "epochs", "data", "run")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -77,7 +79,8 @@ class RunLog:
         }  # the last of MOST_POINTS buckets in which a point was written
         self._parts: list[History] = []
         self._events = EventFile(folder)
-        experiment, start, self._end = hparams(dict(hyperparameters), {"epoch/cost": 0.0})
+        row = {**dict.fromkeys(HYPERPARAMETERS, ""), "run": folder.name, **hyperparameters}
+        experiment, start, self._end = hparams(row, {"epoch/cost": 0.0})
         try:
             for summary in (experiment, start):
                 self._events.add(0, summary)
@@ -132,7 +135,22 @@ class RunLog:
         """Write history.csv and that the run has ended."""
         self._write_history(history)
         self._events.add(0, self._end)
-        self._events.flush()
+        self._events.sync()
+
+    @staticmethod
+    def is_whole(folder: Path, history: History, pictures: Sequence[str]) -> bool:
+        """Whether the folder of a run that has ended has all its files, and each to its end."""
+        try:
+            ends = [(folder / f"{tag}.png").read_bytes().endswith(b"IEND\xaeB`\x82") for tag in pictures]
+            table = (folder / "history.csv").read_text(encoding="utf-8") == history_csv(history)
+            return (
+                all(ends)
+                and table
+                and (folder / CONFIG).exists()
+                and EventFile.is_whole(folder, b"session_end_info")
+            )
+        except (OSError, UnicodeError):
+            return False
 
     def _thinned(self, axis: str, numbers: Tensor) -> Iterator[int]:
         """The rows to write: the first in each of MOST_POINTS equal stretches of the whole run."""
@@ -172,7 +190,8 @@ def write_runs(
         folders[name] = new_folder(logdir, experiment, name, overwrite=overwrite)
         write_config(folders[name], {**config, "run": name})
         epochs, updates = int(history.epoch[-1]), int(history.update[-1])
-        with RunLog(folders[name], {"run": name}, epochs=epochs, updates=updates) as log:
+        row = {key: config[key] for key in HYPERPARAMETERS if isinstance(config.get(key), int | float | str)}
+        with RunLog(folders[name], {**row, "run": name}, epochs=epochs, updates=updates) as log:
             log.write(history)
             if picture is not None and len(folders) == 1:
                 log.picture(experiment, *picture)
