@@ -231,3 +231,14 @@ def test_shards_too_large_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         print(data.x)
     assert len(list(data.blocks(100))) == 20
+
+
+def test_a_file_that_is_cut_while_it_is_mapped_is_one_line() -> None:
+    """Without the look at its size the process would end by SIGBUS."""
+    np.save("x.npy", np.ones(4 * BLOCK))
+    np.save("y.npy", np.ones(4 * BLOCK))
+    blocks = load(x="x.npy", y="y.npy").blocks()
+    next(blocks)
+    os.truncate("x.npy", 1000)
+    with pytest.raises(InputError, match=r"^x.npy: has changed since it was first read; start again"):
+        next(blocks)

@@ -118,12 +118,15 @@ class MappedVector:
     def _numbers(self, shard: _Shard, start: int, stop: int) -> NDArray[np.generic]:
         """The numbers of one shard, in its pages; those of the shard before go when no slice shares them."""
         header = shard.header
+        changed = InputError(f"{shown(shard.path)}: has changed since it was first read; start again")
         if self._mapped is None or self._mapped[0] is not shard:
             with opened(shard.path) as file:
                 if os.fstat(file.fileno()).st_size != header.end:
-                    raise InputError(f"{shown(shard.path)}: has changed since it was first read; start again")
+                    raise changed
                 # copy on write: a tensor wants memory that can be written, and the file must not change
                 self._mapped = shard, mmap.mmap(file.fileno(), header.end, access=mmap.ACCESS_COPY)
+        if self._mapped[1].size() != header.end:  # of the file: pages beyond its end would kill the process
+            raise changed
         offset = header.begin + (start - shard.first) * header.dtype.itemsize
         return np.frombuffer(self._mapped[1], header.dtype, stop - start, offset)
 
