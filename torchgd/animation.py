@@ -1,4 +1,4 @@
-"""The descent as a film: the weight of each method on the parabola, epoch by epoch."""
+"""The descent as an animation: the weight of each method on the parabola, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ FRAMES_A_SECOND = 5
 
 
 def check_ending(path: Path | None) -> None:
-    """Refuse a film that is neither a .gif nor an .html file, or whose folder is not there."""
+    """Raise InputError for a film that is not a .gif or .html file, or whose folder does not exist."""
     if path is None:
         return
     if path.suffix.lower() not in (".gif", ".html"):
         raise InputError(f"{path}: an animation ends in .gif or .html; give such a name")
     if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: no such folder; give an animation's file in one that is there")
+        raise InputError(f"{path.parent}: no such folder; give an animation's file in an existing folder")
 
 
 def animate(path: Path, histories: Mapping[str, History], moments: Moments, *, title: str) -> None:
-    """Write the film to a .gif or an .html file; of a long run it shows 60 epochs, evenly spaced.
+    """Write the film to a .gif or an .html file; a long run is shown by 60 epochs, evenly spaced.
 
     Args:
-        path: of the file; its ending says which.
+        path: the file; its ending, .gif or .html, decides the format.
         histories, moments: as for :func:`torchgd.figures.parabola`.
-        title: what stands above, before the epoch.
+        title: the first part of the title; the number of the epoch follows.
 
     Raises:
-        InputError: another ending.
+        InputError: the ending is another one, or the folder does not exist.
     """
     # imported here, since few lessons write a film
     from matplotlib.animation import FuncAnimation, HTMLWriter, PillowWriter
@@ -47,7 +47,7 @@ def animate(path: Path, histories: Mapping[str, History], moments: Moments, *, t
     figure = parabola(histories, moments)
     FigureCanvasAgg(figure)
     (axes,) = figure.axes
-    lines = axes.get_lines()[1 : 1 + len(histories)]  # after the parabola's own
+    lines = axes.get_lines()[1 : 1 + len(histories)]  # line 0 is the parabola
     paths = {line: np.asarray(line.get_xydata()) for line in lines}
     last = max(len(points) for points in paths.values()) - 1
     epochs = sorted({round(i * last / (MOST_FRAMES - 1)) for i in range(MOST_FRAMES)})

@@ -54,7 +54,7 @@ class Batches(Sampler[list[int]]):
         return None if self.order == "sequential" else self._random.get_state()
 
     def restore(self, state: Tensor | None) -> None:
-        """Begin the next epoch as the one that began with this :meth:`state`; None changes nothing."""
+        """Set the generator to this :meth:`state`, which decides the next epoch; None changes nothing."""
         if state is not None and self.order != "sequential":
             self._random.set_state(state)
 
@@ -70,12 +70,12 @@ class Batches(Sampler[list[int]]):
         return math.ceil(self.n / self.batch_size)
 
     def samples_after(self, updates: int) -> int:
-        """The samples seen after so many updates of consecutive epochs."""
+        """The number of samples seen after this number of updates, epoch after epoch."""
         epochs, rest = divmod(updates, len(self))
         return epochs * self.n + rest * self.batch_size
 
 
 def check_order(order: str) -> None:
-    """Refuse an order that is none of ORDERS."""
+    """Raise InputError for an order that is not in ORDERS."""
     if order not in ORDERS:
         raise InputError(f"order is {order!r}; give one of {', '.join(ORDERS)}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchgd.errors import InputError
 
-NEAR_ONE = 1 / 8  # up to this |1 − scale| the part that is lost is kept apart from the scale
+NEAR_ONE = 1 / 8  # up to this |1 − scale|, 1 − scale is stored beside the scale
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class EpochMap:
 
     Args:
         scale: the product of the factors of all updates, without unit; ±inf above float64's range.
-        drift: where the centre itself ends, less the centre; in units of w.
+        drift: how far the updates move a weight that starts at the centre; in units of w.
         center: the weight about which the map is written; in units of w.
         lost: 1 − scale, the part of the error that is lost. At a small lr the scale is 1 to rounding, and
             only this says what the updates do. If it is not given, it is taken from the scale.
@@ -37,7 +37,7 @@ class EpochMap:
     lost: float = math.nan
 
     def __post_init__(self) -> None:
-        if not abs(self.lost) <= NEAR_ONE:  # elsewhere nothing cancels in 1 − scale
+        if not abs(self.lost) <= NEAR_ONE:  # then 1 − scale loses no digits
             object.__setattr__(self, "lost", 1 - self.scale)
 
     @property
@@ -52,18 +52,18 @@ class EpochMap:
 
     @property
     def converges(self) -> bool:
-        """Whether epoch after epoch ends at the fixed point, from any weight: |scale| < 1."""
+        """Whether repeated epochs end at the fixed point, from any weight: |scale| < 1."""
         return self.lost > 0 and self.scale > -1 and math.isfinite(self.drift)
 
     @property
     def verdict(self) -> str:
-        """Whether epoch after epoch converges, in one sentence."""
+        """One sentence: whether repeated epochs converge."""
         near_one = f"{self.scale:.6g}" == "1" and self.lost
         factor = f"1 {'+-'[self.lost > 0]} {abs(self.lost):.3g}" if near_one else f"{self.scale:.6g}"
         grows = f"an epoch multiplies the error by {factor}"
         if not math.isfinite(self.drift):
             return "It diverges: an epoch overflows; use a smaller lr."
-        if self.scale == 0:  # in truth, or below float64's range: the limit is not known
+        if self.scale == 0:  # exactly, or because it underflowed
             return f"An epoch ends at {self.fixed_point:.6g} wherever it began, to float64."
         if self.converges:
             return f"It converges: {grows}; it settles at {self.fixed_point:.6g}."
@@ -118,7 +118,7 @@ def times(scale: float, value: float) -> float:
 
 
 def number_or_inf(value: float) -> float:
-    """inf − inf comes only from weights beyond the range of float64: the loop has diverged."""
+    """The value, or inf for NaN: inf − inf comes only from weights that have left the range of float64."""
     return math.inf if math.isnan(value) else value
 
 
@@ -129,8 +129,8 @@ def compose(scale: Tensor, *shifts: Tensor) -> tuple[Tensor, ...]:
 
     Args:
         scale: the factors, shape (…, m).
-        shifts: one shift for each factor, shape (…, m); several kinds of shift if they have the same factors.
-            With 1 − scale as a shift the joined shift is 1 − the joined scale, in which nothing cancels.
+        shifts: one shift for each factor, shape (…, m); several such arrays if they share the factors.
+            If a shift is 1 − scale, its joined shift is 1 − the joined scale, without loss of digits.
 
     Returns:
         The joined scale and each joined shift, shape (…).
@@ -156,7 +156,7 @@ def compose_reversed(scale: Tensor, *shifts: Tensor) -> tuple[Tensor, ...]:
 def products(factors: Tensor, out: Tensor | None = None) -> Tensor:
     """The product of the first factor, of the first two, and so on along the last axis.
 
-    A product below the range of normal numbers takes a CPU thirty times as long and adds nothing: it is 0.
+    A product below the range of normal numbers is set to 0, because a CPU takes thirty times as long for it.
     """
     flushed = _SMALL * 1.5 == 0
     torch.set_flush_denormal(True)

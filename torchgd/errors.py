@@ -9,9 +9,9 @@ from types import FrameType
 
 
 class InputError(ValueError):
-    """The input is at fault, not the program.
+    """The input is wrong, not the program.
 
-    The message is one line: what is wrong, where, and how to mend it. It is a
+    The message is one line: what is wrong, where, and how to correct it. It is a
     :class:`ValueError`, so ``except ValueError`` catches it; the command line prints
     it and exits with status 2.
 

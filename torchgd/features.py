@@ -35,8 +35,8 @@ def table(x: Numbers, y: Numbers) -> tuple[Tensor, Tensor]:
 def standardization(x: Tensor, *, bias: bool) -> tuple[Tensor, Tensor]:
     """What standardising subtracts from each feature and divides it by, shapes (d,).
 
-    With a bias: mean and standard deviation. Without one a shift would change the model: 0 and the root mean
-    square. The weights in the data's own units are w/scale, and the bias is b − Σ w shift/scale.
+    With a bias: mean and standard deviation. Without a bias: 0 and the root mean square, because a shift
+    would change the model. In the data's units the weights are w/scale, and the bias is b − Σ w shift/scale.
 
     Example:
         >>> standardization(torch.tensor([[1.0], [3.0]]), bias=True)
@@ -47,7 +47,7 @@ def standardization(x: Tensor, *, bias: bool) -> tuple[Tensor, Tensor]:
 
 
 def collinear(data: Tensor, names: tuple[str, ...], *, bias: bool) -> tuple[str, ...]:
-    """The features that those before them make up exactly; the bias comes first, for a constant column."""
+    """The features that are a linear combination of those before them; the bias counts as the first."""
     if data.shape[1] > len(data):
         return ()
     order = [data.shape[1] - 1, *range(data.shape[1] - 1)] if bias else list(range(data.shape[1]))

@@ -43,12 +43,12 @@ def parabola(
 ) -> Figure:
     """The cost C(w) of y = w·x as a curve over w, with the path of each method's weight on it.
 
-    Of a path that diverged the beginning is drawn, up to 30 times the distance at which it began.
+    A path that diverged is drawn only up to 30 times the distance at which it began.
 
     Args:
         histories: method → its history; of a one-weight model.
         moments: the cost of the data, ``Moments.of(data.blocks())``.
-        title: what stands above.
+        title: the title of the picture.
         rates: method → its learning rate, where the legend should say it.
     """
     figure, (axes,) = panels(title)
@@ -83,7 +83,7 @@ def parabola(
 
 
 def _path(history: History, best: float) -> list[float]:
-    """The weight at the ends of the epochs, as many of them as can be told apart in one picture."""
+    """The weights at the ends of the epochs that can be seen as separate points in one picture."""
     path: list[float] = history.weight.tolist()
     far = 30 * max(abs(path[0] - best), 1e-3 * (1 + abs(best)))
     beyond = (i for i, w in enumerate(path) if abs(w - best) > far)
@@ -102,7 +102,7 @@ def cost_curve(
 
     Args:
         histories: method → its history.
-        title: what stands above.
+        title: the title of the picture.
         rates: method → its learning rate, where the legend should say it.
     """
     figure, (axes,) = panels(title)
@@ -122,7 +122,7 @@ def cost_curve(
 def to_png(figure: Figure) -> tuple[bytes, int, int]:
     """The figure as a PNG, with its width and height in pixels."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():  # of a character in a file's name that no font here has
+    with warnings.catch_warnings():  # a name may hold a character that no font has
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(buffer, format="png")
     width, height = FigureCanvasAgg(figure).get_width_height()

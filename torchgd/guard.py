@@ -19,20 +19,21 @@ from torchgd.errors import users_frame
 class ZeroGradGuard:
     """Notices a backward pass that adds to a gradient which a step has already used.
 
-    Autograd tells of each accumulation by two hooks. Before it, the gradient was not cleared since the
-    step if it is the same tensor (None makes a new one), of the same version (``zero_()`` raises it) and
-    not zero (``.data.zero_()`` raises no version). After it, that the gradient was meant for ``.grad`` at
-    all: ``torch.autograd.grad`` adds to nothing. A later accumulation that finds the gradient cleared
-    takes the suspicion back: what another loss's backward left there was thrown away in time.
+    Two hooks of autograd see each accumulation. The first runs before it: the gradient was not cleared since
+    the step if it is the same tensor (None makes a new one), has the same version (``zero_()`` raises it) and
+    is not zero (``.data.zero_()`` does not raise it). The second runs after it, and only if the gradient was
+    meant for ``.grad``: ``torch.autograd.grad`` does not accumulate. If a later accumulation finds the
+    gradient cleared, there is no warning: what another loss's backward left there was cleared in time.
     """
 
-    steps_left = 10  # who clears the gradient once clears it always: then the hooks go
+    # After ten clean steps the hooks are removed.
+    steps_left = 10
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._name = type(optimizer).__name__
-        # by the id of a parameter
+        # The keys are the ids of the parameters.
         self._used: dict[int, tuple[TensorWeakRef, int]] = {}  # the last step's gradient and its version
-        self._uncleared: dict[int, bool] = {}  # as the running backward pass found it
+        self._uncleared: dict[int, bool] = {}  # whether it was uncleared before this accumulation
         self._stale: set[int] = set()
         self._handles: list[Any] = []
         weakref.finalize(optimizer, _remove, self._handles).atexit = False
@@ -81,14 +82,14 @@ class ZeroGradGuard:
                         stacklevel=level,
                     )
                     return _remove(self._handles)
-                if p.grad is not None and not p.grad.is_inference():  # which has no version
+                if p.grad is not None and not p.grad.is_inference():  # an inference tensor has no version
                     self._used[id(p)] = (TensorWeakRef(p.grad), p.grad._version)
         self._stale.clear()
         return None if self.steps_left else _remove(self._handles)
 
 
 def _name(parameter: Tensor, frame: FrameType | None) -> str:
-    """What the user's code calls the parameter: a variable, or a parameter of a module; or nothing."""
+    """The parameter's name in the user's code: of a variable, or of a module's parameter; else empty."""
     while frame is not None:
         for name, value in [*frame.f_locals.items(), *frame.f_globals.items()]:
             if value is parameter:

@@ -14,8 +14,8 @@ from torch import Tensor
 from torchgd.batches import Batches
 from torchgd.table import Column, Table, columns_of
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # how near is "converged", relative to the weight
-MOST_ROWS = 10_000  # of epochs: beyond it every second one goes
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # "converged": the distance over the weight
+MOST_ROWS = 10_000  # of epochs; beyond it every second row is dropped
 HIGHEST = 1e150  # matplotlib's logarithmic axes overflow near the end of float64
 
 Row = Mapping[str, "Tensor | float"]
@@ -25,10 +25,10 @@ Row = Mapping[str, "Tensor | float"]
 class History(Table):
     """The record of a run. E epochs were done and U updates recorded; all tensors are on the CPU.
 
-    Of more than 10,000 epochs every 2nd, 4th, 8th … and the last one are kept, so that there are 10,000 rows
-    at most; below, E + 1 is the number of rows.
+    After more than 10,000 epochs only every 2nd (4th, 8th, …) row and the last one are kept, so that there
+    are at most 10,000 rows; below, E + 1 is the number of rows.
 
-    Per epoch, row 0 being the start, so that row e is *before* epoch e and row e + 1 *after* it:
+    Per epoch; row 0 is the start, so that row e is *before* epoch e and row e + 1 *after* it:
 
     Attributes:
         epoch: 0 … E, shape (E+1,).
@@ -37,18 +37,18 @@ class History(Table):
             shape (E+1, P); for a larger one shape (E+1, 0).
         cost: the loss over *all* data, shape (E+1,).
 
-    Per recorded update, of which the loss and the gradient are those of the update's own batch:
+    Per recorded update; its loss and gradient are those of the update's own batch:
 
     Attributes:
         update: its number, from 1, shape (U,).
-        samples_seen: samples that the run had seen when it was done, shape (U,).
+        samples_seen: samples that the run had seen after it, shape (U,).
         update_weight: the weight after it; as ``weight``, shape (U,) or (U, P).
         loss_before: the batch's loss before it, which lecture 4 prints; shape (U,).
         loss_after: the batch's loss after it, which lecture 3 prints; shape (U,); NaN for a module
-            other than LinearModel, whose forward may have effects.
-        gradient: what it descended; for several parameters its norm; shape (U,).
+            other than LinearModel, whose forward may have side effects.
+        gradient: the gradient that it used; for several parameters its norm; shape (U,).
         status: "finished", "converged" or "diverged".
-        reason: one sentence why.
+        reason: why the status is so, in one sentence.
 
     Example:
         >>> from torchgd import LinearModel, StochasticGradientDescent, course, train
@@ -83,13 +83,13 @@ class History(Table):
         status: str = "finished",
         reason: str = "",
     ) -> History:
-        """The history of rows, in which the numbers stand by the names of their columns.
+        """Make a history from rows; each row maps the names of columns to numbers.
 
         Args:
-            batches: of an epoch; the updates and samples of the ends of epochs are counted by it.
-            weight: one, for its shape and dtype.
-            ends: of each end of an epoch its epoch, weight and cost.
-            points: of each recorded update its update, update_weight, loss_before, loss_after and gradient.
+            batches: of an epoch; they give the updates and the samples seen at the end of each epoch.
+            weight: any weight of the run; only its shape and dtype are used.
+            ends: one row for each end of an epoch: epoch, weight and cost.
+            points: a row for each recorded update: update, update_weight, loss_before, loss_after, gradient.
 
         Example:
             >>> start = {"epoch": 0, "weight": 1.0, "cost": 4.5}
@@ -123,7 +123,7 @@ class History(Table):
         return f"{self.status}: {self.reason}" if self.reason else self.status
 
     def __repr__(self) -> str:
-        """One line: the tensors would fill the screen."""
+        """One line, because the tensors would fill the screen."""
         updates = int(self.end_update[-1]) if len(self.end_update) else 0
         return f"<History: {updates} updates, {len(self.update)} recorded; {self}>"
 
@@ -146,7 +146,7 @@ class History(Table):
         """Draw the cost against the epoch on a logarithmic axis.
 
         Args:
-            axes: matplotlib's to draw into; new ones if not given.
+            axes: the axes of matplotlib to draw into; new ones if not given.
             style: of the line, as for ``axes.plot``.
 
         Returns:
@@ -169,7 +169,7 @@ COLUMNS = columns_of(History)
 
 
 def spacing(epochs: int) -> int:
-    """Of how many epochs one is kept in a history of so many: 1, 2, 4, 8, …
+    """The step between the epochs that a history of this many epochs keeps: 1, 2, 4, 8, …
 
     Example:
         >>> spacing(9999), spacing(10_000), spacing(10**6)
@@ -190,11 +190,11 @@ def _stacked(values: list[Any], dtype: torch.dtype, shape: Sequence[int]) -> Ten
 
 @dataclass(frozen=True)
 class Settling:
-    """What is known of a run from its data, before it is over.
+    """What the data tell of a run before it ends.
 
     Attributes:
-        at: the weights at which it settles, as a row of History; None: nowhere, or it is unknown.
-        growth: by how much an epoch multiplies the distance from there, in the long run; None: unknown.
+        at: the weights at which it settles, as a row of History; None if there are none or they are unknown.
+        growth: by how much an epoch multiplies the distance from there, in the long run; None if unknown.
         affine: whether an epoch is an affine map of the weights.
     """
 
@@ -208,15 +208,15 @@ def judge(
 ) -> tuple[str, str]:
     """The status of a run that stayed finite, and why, from its weights at the ends of the epochs.
 
-    "converged" and "diverged" are said only where they are proved; elsewhere the sentence says what was seen.
-    Where it is known at which weight the run settles, the distance to it counts. Of one weight in a fixed
-    order the weights alone prove it: an epoch is then an affine map, the steps from epoch to epoch have one
+    "converged" and "diverged" are said only where they are proved; elsewhere the reason says what was seen.
+    If the weight at which the run settles is known, the distance to it decides. One weight in a fixed order
+    needs no such knowledge, because an epoch is then an affine map: the steps from epoch to epoch have one
     ratio r, what is left is at most |step| · r / (1 − r), and r > 1 is divergence.
 
     Args:
         history: of the run.
-        random_order: whether the order of the samples is another one in every epoch.
-        affine: whether an epoch is an affine map of the weight; with momentum, for one, it is not.
+        random_order: whether every epoch has a new order of the samples.
+        affine: whether an epoch is an affine map of the weight; with momentum, for example, it is not.
         settling: what is known from the data.
     """
     known = settling or Settling(affine=affine)
@@ -230,7 +230,7 @@ def judge(
     rounding = (64 * torch.finfo(history.weight.dtype).eps * rows.norm(dim=1).max()).item()
     if not steps.any() and len(history.gradient) and not history.gradient.any():
         return "converged", "the gradient is 0"
-    # of more than 10,000 epochs the last row may be nearer to the one before it than the others are
+    # After more than 10,000 epochs the last row may be nearer to the one before it than other rows are.
     alike = steps[gaps == gaps[0]]
     one_ratio = known.affine and rows.shape[1] == 1 and not random_order
     if random_order and known.affine and (sentence := _runs_away(history, rows, known.growth)):
@@ -255,7 +255,7 @@ def judge(
 
 
 def _left(steps: Tensor, rounding: float) -> float:
-    """At most how far it is to go after steps of one ratio, of which each is known to ``rounding``."""
+    """The largest distance left after steps of one ratio, each of them known to ``rounding``."""
     clear = (steps > 1000 * rounding).nonzero().reshape(-1)[-50:]
     if len(clear) < 2:
         return math.inf
@@ -268,7 +268,7 @@ def _left(steps: Tensor, rounding: float) -> float:
 
 
 def _runs_away(history: History, rows: Tensor, growth: float | None) -> str | None:
-    """Why a run in a random order has diverged, or None: a single step may be small or large by chance."""
+    """Why a run in a random order has diverged, or None; single steps prove nothing, they vary by chance."""
     first, last = history.cost[0].item(), history.cost[-1].item()
     if growth is not None:
         grows = growth > 1 and last > first

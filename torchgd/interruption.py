@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next place that can be gone on from."""
+"""Ctrl-C and SIGTERM as a request to stop at the next place from which the run can be resumed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Stopped(BaseException):
-    """A signal has ended the run, which is kept. No error: ``except Exception`` does not catch it.
+    """A signal has ended the run, which is saved. It is not an error: ``except Exception`` does not catch it.
 
     Attributes:
         status: the exit status that a shell expects, 128 + the signal's number.
@@ -25,11 +25,11 @@ class Stopped(BaseException):
 def stoppable(describe: Callable[[], str]) -> Iterator[Callable[[], None]]:
     """Hold SIGINT and SIGTERM back; yields a function that raises :class:`Stopped` if one has come.
 
-    A second signal does what it did before. At the end the handlers are as they were, and a signal
-    that nobody has asked about raises too. Outside the main thread nothing is held back.
+    A second signal has its usual effect. At the end the old handlers are restored, and a signal that no call
+    has reported raises too. Outside the main thread no signal is held back.
 
     Args:
-        describe: says what stands where, for the message.
+        describe: returns the message: how far the run has come.
 
     Example:
         >>> with stoppable(lambda: "epoch 7 is done") as check:

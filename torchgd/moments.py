@@ -13,7 +13,7 @@ PIECE = 1 << 14  # numbers that PyTorch adds up in one thread, in the same order
 
 @dataclass(frozen=True)
 class Moments:
-    """The cost of y = w·x for every w, written about a weight c near the optimum, where nothing cancels.
+    """The cost of y = w·x for every w, written about a weight c near the optimum, so that no digits cancel.
 
         n C(w) = Σx² (w−c)² − 2 (w−c) Σxz + Σz²,    z = y − c x
 
@@ -68,7 +68,7 @@ class Moments:
 
     @property
     def standard_error(self) -> float:
-        """How well the noise of the samples lets w* be known: √(n C(w*) / (n − 1) / Σx²)."""
+        """The standard error of w* by the noise of the samples: √(n C(w*) / (n − 1) / Σx²)."""
         variance = self.n * self.cost(self.least_squares) / max(1, self.n - 1)
         return (variance / self.xx) ** 0.5 if self.xx else 0.0
 
@@ -81,8 +81,8 @@ class Moments:
         return 2 * (self.xx * (w - self.c) - self.xz) / self.n
 
     def plus(self, x: Tensor, y: Tensor) -> Moments:
-        """With more samples, of which the first decide c."""
-        # By pieces: of more numbers a sum would depend on how many threads there are.
+        """The moments with more samples added; the first ones decide c."""
+        # In pieces, because a sum of more numbers would depend on the number of threads.
         length = PIECE if x.device.type in ("cpu", "mps") else x.numel()
         moments = self
         for xs, ys in zip(float64(x).split(length), float64(y).split(length), strict=True):
@@ -95,10 +95,10 @@ class Moments:
         return moments
 
     def with_sums(self, n: int, xx: float, xz: float, zz: float) -> Moments:
-        """With the sums of more samples about the same c."""
+        """The moments with the sums of more samples added, about the same c."""
         return Moments(self.n + n, self.c, self.xx + xx, self.xz + xz, self.zz + zz)
 
 
 def float64(values: Tensor) -> Tensor:
-    """The same numbers in float64 where they are; from mps, which has none, on the CPU."""
+    """The same numbers in float64 on their device; those of mps, which has no float64, on the CPU."""
     return (values.cpu() if values.device.type == "mps" else values).double()

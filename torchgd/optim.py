@@ -1,4 +1,4 @@
-"""Gradient descent in its three forms, as optimizers: one update rule, which sees different samples.
+"""The three forms of gradient descent as optimizers: one update rule on different samples.
 
     w ← w − lr · dC_B/dw          (+ where maximize)
 
@@ -39,8 +39,8 @@ from torchgd.guard import ZeroGradGuard
 class Eager(Optimizer):
     """An optimizer whose construction does not import torch._dynamo, which takes as long as half of torch.
 
-    These methods have a decorator that keeps torch.compile out of them, and the first call of it imports
-    torch._dynamo. Where nothing has imported it yet, there is nothing to keep out.
+    These methods have a decorator that keeps torch.compile out of them, and its first call imports
+    torch._dynamo. As long as nothing else has imported it, the methods are called without the decorator.
     """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ class GradientDescent(Eager):
         lr: the learning rate, finite and above 0, in units of w² per unit of the loss (for
             y = w·x: 1/x²); a number or a tensor of one element.
         maximize: climb instead of descending.
-        foreach: update all tensors in one call (True), in a loop (False), or as is faster (None).
+        foreach: update all tensors in one call (True), in a loop (False), or in the faster way (None).
         differentiable: let autograd see the update.
 
     Raises:
@@ -82,7 +82,7 @@ class GradientDescent(Eager):
 
     Warns:
         UserWarning: once, where a gradient still holds what an earlier step has already used
-            (``zero_grad`` was forgotten); watched for over the first ten steps.
+            (``zero_grad`` was forgotten); only the first ten steps are watched.
 
     Example:
         >>> w = torch.nn.Parameter(torch.tensor(1.0))
@@ -118,7 +118,7 @@ class GradientDescent(Eager):
         return Batches(n, n if self._batch_size is None else self._batch_size, self._order, self._generator)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters with options of their own; see :meth:`torch.optim.Optimizer.add_param_group`."""
+        """Add parameters that may have other options; see :meth:`torch.optim.Optimizer.add_param_group`."""
         if isinstance(param_group, dict):
             _check_lr(param_group.get("lr", self.defaults["lr"]))
         super().add_param_group(param_group)
@@ -156,7 +156,8 @@ class GradientDescent(Eager):
         return {**super().__getstate__(), **sampling}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for group in state["param_groups"]:  # torch.optim.SGD's fit, but for what would change the trajectory
+        # A state of torch.optim.SGD is accepted, unless its options would change the trajectory.
+        for group in state["param_groups"]:
             for option in ("momentum", "weight_decay"):
                 if group.get(option):
                     has = f"the state has {option} {group[option]}, but {type(self).__name__} has none"
@@ -165,7 +166,7 @@ class GradientDescent(Eager):
         for group in self.param_groups:
             for name in ("maximize", "foreach", "differentiable"):
                 group.setdefault(name, self.defaults.setdefault(name, False))
-        if "_guard" not in self.__dict__:  # a copy or an unpickled optimizer, not load_state_dict
+        if "_guard" not in self.__dict__:  # it is a copy or unpickled; load_state_dict keeps the guard
             self._guard = ZeroGradGuard(self)
             for group in self.param_groups:
                 self._guard.watch(group["params"])
@@ -259,7 +260,7 @@ class MiniBatchGradientDescent(StochasticGradientDescent):
 
 def is_plain(optimizer: Optimizer) -> bool:
     """Whether an optimizer's step is the update rule of this module and nothing else."""
-    # unwrapped, since PyTorch puts a wrapper around the step of each class that has an instance
+    # Unwrapped, because PyTorch puts a wrapper around the step of each class that has an instance
     step = inspect.unwrap(type(optimizer).step)
     return isinstance(optimizer, GradientDescent) and step is inspect.unwrap(GradientDescent.step)
 

@@ -1,4 +1,4 @@
-"""A plan: which samples one update sees, in which order, at which rate. Methods stand here alone."""
+"""A plan: which samples one update sees, in which order, at which rate. Only here are the methods listed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchgd.errors import InputError
 
-if TYPE_CHECKING:  # the command line reads the names below, and its --help need not wait for torch
+if TYPE_CHECKING:  # not imported at run time: the command line's --help need not wait for torch
     from torch import Tensor
 
     from torchgd.batches import Batches
@@ -27,7 +27,7 @@ class Method:
         label: its name in tables and pictures.
         colour: its colour in pictures; colour-blind eyes tell the colours apart too.
         optimizer: the name of its class in :mod:`torchgd.optim`.
-        samples: those that an update sees: "all", "one", or "some", as many as the plan's batch size.
+        samples: how many an update sees: "all", "one", or "some" (the plan's batch size).
     """
 
     label: str
@@ -73,7 +73,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         orders: tuple[str, ...] = ("sequential",)
-        if self.order not in orders:  # imported here, since a wrong file is said without waiting for torch
+        if self.order not in orders:  # imported here, so that a wrong file is reported before torch loads
             from torchgd.batches import ORDERS
 
             orders = ORDERS
@@ -106,7 +106,7 @@ class Plan:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """What the certificate asks for beside the data and lr, see :func:`torchgd.stability`."""
+        """The arguments of a certificate besides the data and lr, see :func:`torchgd.stability`."""
         return {name: getattr(self, name) for name in ("method", "batch_size", "order", "loss", "seed")}
 
     def batch_size_of(self, n: int) -> int:

@@ -1,4 +1,4 @@
-"""Records a run while it goes, and finds the first of its numbers that is not finite."""
+"""Records a run while it runs, and finds the first of its numbers that is not finite."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from torchgd.errors import InputError
 from torchgd.history import History
 from torchgd.model import LinearModel
 
-_NEVER = torch.iinfo(torch.int64).max  # later than any update
+_NEVER = torch.iinfo(torch.int64).max  # sentinel: later than any update
 MOST_WEIGHTS = 64  # of a module with more parameters, only costs, losses and gradient norms are recorded
-BLOCK = 1 << 14  # samples of one forward pass, where the loss of all can be put together from blocks
+BLOCK = 1 << 14  # samples of one forward pass, if the loss of all follows from those of blocks
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,7 +38,7 @@ class Failure:
 
 
 class Recorder:
-    """Keeps the numbers on the model's device until somebody looks, so that no update waits for the host.
+    """Keeps the numbers on the model's device until :meth:`look`, so that updates do not wait for the host.
 
     For each update: :meth:`before`, the update itself, :meth:`after`; after each epoch :meth:`end_epoch`.
 
@@ -46,7 +46,7 @@ class Recorder:
         model, x, y, loss_fn: as for :func:`torchgd.train`, on one device.
         batches: the batches of an epoch.
         stride: every stride-th update is recorded.
-        updates: done before this recorder began.
+        updates: the number done before this recorder began.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Recorder:
         self._loss_before = self._loss(x, y) if recorded else None
 
     def after(self, x: Tensor, y: Tensor, loss: Tensor | None) -> None:
-        """Record what the update on this batch has done; the loss before it, if it has computed one."""
+        """Record the result of the update on this batch, with the loss before it if it computed one."""
         if self._one_weight:
             self._watched.append(self._params[0].detach().clone())
             loss = self._loss_before
@@ -101,7 +101,7 @@ class Recorder:
         return cost
 
     def look(self) -> Failure | None:
-        """None where all numbers since the last look are finite; else the record ends before the first."""
+        """None if all numbers since the last look are finite; else the record ends before the first other."""
         since, recent = self.updates - len(self._watched), max(len(self._watched), 1)
         kind = "weight" if self._one_weight else "loss"
         found = [(since + 1 + i, kind) for i in _not_finite(self._watched)[:1]]
@@ -111,7 +111,7 @@ class Recorder:
             points = [point for point in self._points[-recent:] if point["update"] > since]
             for loss in ("loss_before", "loss_after"):
                 found += [(points[i]["update"], "loss") for i in _not_finite([p[loss] for p in points])[:1]]
-        if isinstance(self._model, DistributedDataParallel):  # where one process stops, all do
+        if isinstance(self._model, DistributedDataParallel):  # all processes stop at the same update
             earliest = torch.tensor(min(found, default=(_NEVER, ""))[0], device=self._x.device)
             dist.all_reduce(earliest, dist.ReduceOp.MIN)
             found += [(int(earliest), "loss of another process")] if earliest < _NEVER else []
@@ -159,7 +159,7 @@ class Recorder:
         return norm
 
     def _cost(self) -> Tensor:
-        """The loss over all data, in blocks where it is the mean or the sum of those of its blocks."""
+        """The loss over all data; computed in blocks if it is the mean or the sum of their losses."""
         if self._block >= len(self._x):
             return self._loss(self._x, self._y)
         blocks = zip(self._x.split(self._block), self._y.split(self._block), strict=True)
@@ -167,8 +167,8 @@ class Recorder:
         return total if self._sums else total / len(self._x)
 
     def _separable(self) -> int:
-        """How many samples a block may have; all, where the loss of some samples is neither mean nor sum."""
-        # processes of one group must do as many forward passes each, whatever their shares of the data
+        """How many samples a block has; all samples if the loss is neither a mean nor a sum over samples."""
+        # All processes of a group must do the same number of forward passes, even with unequal shares.
         if len(self._x) <= BLOCK or isinstance(self._model, DistributedDataParallel):
             return len(self._x)
         x, y = self._x[:7], self._y[:7]
@@ -183,7 +183,7 @@ class Recorder:
 
     @torch.no_grad()
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """The loss without a trace: a module is in eval mode meanwhile."""
+        """The loss, without side effects: the module is in eval mode meanwhile."""
         if self._one_weight:
             return self._loss_fn(self._model(x), y)
         training = [module for module in self._model.modules() if module.training]
@@ -196,5 +196,5 @@ class Recorder:
 
 
 def _not_finite(values: list[Tensor]) -> list[int]:
-    """Where the values are not finite, in one look at the device."""
+    """The places of values that are not finite, with one transfer from the device."""
     return (~torch.stack(values).isfinite()).nonzero().reshape(-1).tolist() if values else []

@@ -1,8 +1,8 @@
-"""What x and y must be, said once: numbers, as many of one as of the other, finite, and x not 0 everywhere.
+"""The only checks of x and y: numbers, the same number of each, finite, and x not 0 everywhere.
 
-Every function that takes samples calls one of these, and none checks again:
+Every function that takes samples calls one of these and does not check again:
 
-    check_vectors   tensors of shape (n,) each, where a batch must cost nothing
+    check_vectors   only tensors of shape (n,) each; cheap enough for every batch
     rows            lists, arrays, Series and DataFrames too, as tensors of n rows each
     vectors         the same, of shape (n,) each, in floating point
     samples         the same, finite, and x with a number other than 0
@@ -30,7 +30,7 @@ class Array(Protocol):
 
 
 Numbers = Tensor | Sequence[Any] | Array
-# the types of numpy that torch takes, in the machine's own byte order
+# The types of numpy that torch takes, in the machine's byte order.
 _TORCH = {np.dtype(name) for name in ("?", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16")}
 
 
@@ -72,7 +72,7 @@ def _floating(values: Tensor, name: str) -> Tensor:
 
 
 def rows(x: Numbers, y: Numbers) -> tuple[Tensor, Tensor]:
-    """x and y as tensors of n rows each, n ≥ 1, of whatever type: what any module may take."""
+    """x and y as tensors of n rows each, n ≥ 1, of any type, for any module."""
     x, y = as_tensor(x, "x"), as_tensor(y, "y")
     if x.dim() == 0 or y.dim() == 0:
         raise InputError(f"x has shape {tuple(x.shape)} and y has shape {tuple(y.shape)}; give both (n, …)")
@@ -82,7 +82,7 @@ def rows(x: Numbers, y: Numbers) -> tuple[Tensor, Tensor]:
 
 
 def check_vectors(x: object, y: object, where: str = "") -> None:
-    """Refuse what PyTorch would broadcast in silence: (n, 1) against (n,) makes an (n, n) residual.
+    """Raise InputError for shapes that PyTorch would broadcast silently: (n, 1) and (n,) to (n, n).
 
     Example:
         >>> check_vectors(torch.ones(3), torch.ones(2))
@@ -111,14 +111,14 @@ def loss_name(loss_fn: object) -> str:
 
 
 def check_prediction(prediction: Tensor, target: Tensor, loss_fn: object) -> None:
-    """Refuse what a loss of torch would broadcast: (n, 1) against (n,) makes an (n, n) table of losses."""
+    """Raise InputError for shapes that a loss of torch would broadcast: (n, 1) and (n,) to (n, n)."""
     if loss_name(loss_fn) in _ELEMENTWISE and prediction.shape != target.shape:
         shapes = f"{tuple(prediction.shape)} and the target {tuple(target.shape)}"
         raise InputError(f"the prediction has shape {shapes}; give both the same")
 
 
 def check_finite(values: Tensor, name: str, first: int = 0) -> None:
-    """Refuse NaN and infinity, by the index of the first of them; values[0] is the sample of index ``first``.
+    """Raise InputError for NaN and infinity, with the index of the first; values[0] has index ``first``.
 
     Example:
         >>> check_finite(torch.tensor([1.0, torch.nan]), "y")
@@ -126,7 +126,7 @@ def check_finite(values: Tensor, name: str, first: int = 0) -> None:
         ...
         torchgd.errors.InputError: y[1]: nan is not finite; correct it, or leave the sample out
     """
-    # where all are finite, so is their sum, unless it overflows
+    # If all are finite, so is their sum, unless it overflows.
     if values.sum().isfinite():
         return
     wrong = (~values.isfinite()).nonzero()
@@ -142,7 +142,7 @@ def not_finite(where: str, value: str) -> InputError:
 
 
 def check_learnable(x_has_nonzero: bool, where: str = "") -> None:
-    """Refuse data whose x is 0 throughout: then w·x is 0 for every w, and no gradient moves w."""
+    """Raise InputError for data whose x is 0 everywhere, because then the gradient is 0 for every w."""
     if not x_has_nonzero:
         raise InputError(f"{where}x is 0 in every sample, so there is nothing to learn; give other data")
 
@@ -151,7 +151,7 @@ def as_tensor(values: Any, name: str) -> Tensor:
     """Numbers as a tensor, in their own type: a tensor detached, a list, an array, a Series, a DataFrame.
 
     Raises:
-        InputError: they are not numbers; with the argument's name, and of a DataFrame the column's.
+        InputError: they are not numbers; it names the argument, and the column of a DataFrame.
 
     Example:
         >>> as_tensor([[1, 2], [3, 4]], "x")
@@ -196,10 +196,10 @@ def from_array(array: NDArray[Any]) -> Tensor:
 
 
 def first_rounded(numbers: NDArray[Any]) -> tuple[int, ...] | None:
-    """Where the first whole number is that float64 does not hold, as many above 2⁵³; None: nowhere."""
+    """The place of the first whole number that float64 cannot hold (many above 2⁵³), or None."""
     if numbers.dtype.kind not in "iu" or numbers.dtype.itemsize < 8:
         return None
-    with np.errstate(invalid="ignore"):  # 2⁶⁴ has no place in uint64
+    with np.errstate(invalid="ignore"):  # 2⁶⁴ does not fit into uint64
         wide = numbers.astype(np.float64)
         wrong = (wide.astype(numbers.dtype) != numbers) | (wide > np.iinfo(numbers.dtype).max)
     return tuple(np.argwhere(wrong)[0].tolist()) if wrong.any() else None

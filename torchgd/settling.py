@@ -4,8 +4,8 @@ One epoch in a fixed order is an affine map of the weights, w ← A w + b, compo
 
     w ← w − lr · (2/|B|) X_Bᵀ (X_B w − y_B)
 
-It settles at (I − A)⁻¹ b where every eigenvalue of A lies within the unit circle; else the largest one
-carries it away from there. For one weight A is a number, for which any order has a law.
+It settles at (I − A)⁻¹ b where every eigenvalue of A lies within the unit circle; else the
+largest one moves it away from there. For one weight A is a number, and random orders are covered too.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torchgd.model import LinearModel
 from torchgd.moments import Moments
 from torchgd.optim import is_plain
 
-MOST_UPDATES = 1000  # of an epoch with more than one weight: each is a product of matrices
-MOST_CONDITION = 1e6  # of I − A: the place is known to some ten digits, or is not told
+MOST_UPDATES = 1000  # an epoch with more than one weight; each update is a product of matrices
+MOST_CONDITION = 1e6  # of I − A; above it the place has fewer than about ten digits, and is not given
 
 
 def settling_of(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, batches: Batches) -> Settling:
-    """What is known of a run under the mean squared error; nothing, where an epoch is not an affine map.
+    """What is known of a run under the mean squared error; nothing if an epoch is not an affine map.
 
     Args:
         model, optimizer, x, y, batches: as for :func:`torchgd.train`.
@@ -60,14 +60,14 @@ def settling_of(model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor, ba
     found = _of_weights(x, y, lr, batches.batch_size)
     if bias is None or found.at is None:
         return found
-    at = found.at.reshape(y.shape[1], -1)  # as the parameters stand: all weights, then the biases
+    at = found.at.reshape(y.shape[1], -1)  # in the order of the parameters: all weights, then the biases
     return Settling(torch.cat([at[:, :-1].reshape(-1), at[:, -1]]), found.growth)
 
 
 def far_from_best(history: History, known: Settling, moments: Moments, batches: Batches) -> str:
-    """What to say where one weight settles farther from least squares than noise explains; else nothing.
+    """A warning if the weight settles farther from least squares than noise explains; else empty.
 
-    Where that weight is not known, the later half of the epochs tells, if it goes to and fro.
+    If that weight is not known, it is taken from the later half of the epochs, if they move to and fro.
 
     Args:
         history: of the run, judged.
@@ -101,10 +101,10 @@ def _of_one_weight(x: Tensor, y: Tensor, lr: float, batch_size: int, *, fixed: b
     best = (x @ y) / squares.sum()
     residuals = x * (y - x[:, None] * best).mT
     if not fixed:
-        # In the mean the logarithm of an epoch's factor is this in either random order.
+        # This is the mean logarithm of an epoch's factor in either random order.
         growth: float | None = _exp((1 - 2 * lr * squares).abs().log().sum().item())
         if batch_size > 1:
-            # Where no sample alone can take the weight farther away, no batch can; else it depends.
+            # If no single sample can move the weight farther away, no batch can; else it is unknown.
             growth = 1.0 if (lr * squares <= 1).all() else None
         exact = (residuals.abs() <= 1e-12 * (squares * best.abs().max()).max()).all()
         return Settling(best if exact and growth is not None and growth < 1 else None, growth)

@@ -38,7 +38,7 @@ def columns_of(kind: type) -> dict[str, Column]:
 
 
 class Table:
-    """A record whose columns are those of :func:`columns_of`, whose rows are at updates."""
+    """A record with the columns of :func:`columns_of`; its rows are ordered by update."""
 
     end_update: Tensor
     update: Tensor
@@ -71,7 +71,7 @@ class Table:
     @overload
     def to_csv(self, path: Path | str) -> None: ...
     def to_csv(self, path: Path | str | None = None) -> str | None:
-        """The :meth:`table` as CSV, a cell without a number empty; returned, or written to a file."""
+        """The :meth:`table` as CSV, where None is an empty cell; returned, or written to a file."""
         text = io.StringIO()
         rows = len(torch.cat([self.end_update, self.update]).unique())
         for start in range(0, max(rows, 1), BLOCK):
@@ -86,14 +86,14 @@ class Table:
         return None
 
     def to_pandas(self) -> Any:
-        """The :meth:`table` as a pandas DataFrame; for ``pip install pandas``."""
+        """The :meth:`table` as a pandas DataFrame; pandas must be installed."""
         import pandas  # type: ignore[import-untyped,unused-ignore]
 
         return pandas.DataFrame(self.table()).convert_dtypes()
 
 
 def _curves(name: str, values: Tensor) -> dict[str, Tensor]:
-    """One curve of numbers, or of rows of numbers one each: ``weight_0``, ``weight_1``, …"""
+    """One curve, or for rows of numbers one curve for each: ``weight_0``, ``weight_1``, …"""
     if values.dim() == 1:
         return {name: values}
     return {f"{name}_{i}": column for i, column in enumerate(values.unbind(1))}

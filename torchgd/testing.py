@@ -21,12 +21,12 @@ def optimizer_contract(
 ) -> list[ParameterSet]:
     """Make the parameters of one test for each clause of the contract of torch.optim.Optimizer.
 
-    A broken clause fails with its evidence as the text; one that is not applicable is skipped.
+    A broken clause fails, with its evidence as the message; a clause that does not apply is skipped.
 
     Args:
         factory: ``factory(params, **options)`` makes the optimizer; a class of optimizers is one.
-        known: the clauses that are known to be broken, by name, maybe with the reason: they are expected to
-            fail, and one that passes fails the test, so that the exception is taken back.
+        known: the names of clauses that are known to be broken, or name → reason: these tests are expected to
+            fail; one that passes is reported as a failure, so that you remove it from the list.
         seconds: the time limit for all clauses together.
         options: arguments of the factory.
 

@@ -23,14 +23,14 @@ from torchgd.samples import Numbers, rows
 from torchgd.settling import far_from_best, settling_of
 from torchgd.update import GradientFunction, LossFunction, Update, is_right, of_equal_shapes, update_of
 
-UPDATES_A_LOOK = 100  # the host looks at the device's numbers once in as many updates
+UPDATES_A_LOOK = 100  # the host reads the device's numbers once in 100 updates
 SECONDS_A_REPORT = 0.25
 MOST_UPDATES_RECORDED = 10_000
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run is: epochs done, updates done in the next, and the generator's state as that one began."""
+    """Where a run is: epochs done, updates done in the next one, the generator's state at its start."""
 
     epoch: int = 0
     update: int = 0
@@ -92,7 +92,7 @@ def train(
 
 
 def _fitting_data(model: nn.Module, optimizer: Optimizer, x: Numbers, y: Numbers) -> tuple[Tensor, Tensor]:
-    """The data on the model's device in its dtype; they and the optimizer must fit the model."""
+    """The data, moved to the model's device and dtype; InputError if they or the optimizer do not fit."""
     parameter = next(model.parameters(), None)
     if parameter is None:
         raise InputError("the model has no parameters; there is nothing to train")
@@ -126,10 +126,10 @@ def _descend(
     epochs: int,
     scheduler: Any,
 ) -> Iterator[tuple[History, Place]]:
-    """Walk, update, record; yields what is new and the place a few times a second, and at the end."""
+    """Do and record all updates; yields the new history and the place several times a second, and last."""
     batches = data[2]
     batches.restore(start.generator)
-    looked = reported = -math.inf  # the first look reports
+    looked = reported = -math.inf  # so that the first look reports
     in_a_group = torch.distributed.is_available() and torch.distributed.is_initialized()  # all look at once
     for epoch in range(start.epoch, epochs):
         begun = batches.state()
@@ -171,7 +171,7 @@ def _walk(x: Tensor, y: Tensor, batches: Batches, skip: int) -> Iterator[tuple[T
     if batches.order != "sequential":
         indices = batches.indices().to(x.device)
         x, y = x[indices], y[indices]
-    many = 1024 * batches.batch_size  # a view is an object of its own: do not make all of them at once
+    many = 1024 * batches.batch_size  # each view takes memory: do not make all of them at once
     x, y = x[skip * batches.batch_size :], y[skip * batches.batch_size :]
     for xs, ys in zip(x.split(many), y.split(many), strict=True):
         yield from zip(xs.split(batches.batch_size), ys.split(batches.batch_size), strict=True)

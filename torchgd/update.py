@@ -47,7 +47,7 @@ def update_of(
     weight = model.weight
     if isinstance(gradient, str):
         w = weight.detach()
-        by_hand.gradient(w, x, y)  # refuses what does not fit
+        by_hand.gradient(w, x, y)  # raises InputError if the shapes do not fit
 
         def update_by_hand(x: Tensor, y: Tensor) -> None:
             weight.grad = by_hand.gradient(w, x, y)
@@ -58,12 +58,12 @@ def update_of(
     first = function(weight.detach().clone(), x, y)
     if not isinstance(first, Tensor | Real):
         raise InputError(f"the gradient is {first!r}; return a number or a tensor of shape ()")
-    # shape (1,) is the gradient of each sample, of a batch of one
+    # Shape (1,) is what a gradient of each sample returns for a batch of one.
     if isinstance(first, Tensor) and first.shape not in ((), (1,)):
         raise InputError(f"the gradient has shape {tuple(first.shape)}; return the batch's mean, shape ()")
 
     def update(x: Tensor, y: Tensor) -> None:
-        # f gets a clone, since it may write into what it is given
+        # f gets a clone, because it may write into its argument.
         value = function(weight.detach().clone(), x, y)
         weight.grad = torch.as_tensor(value, dtype=weight.dtype, device=weight.device).reshape(())
         optimizer.step()
@@ -100,7 +100,7 @@ def _by_autograd(model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction) 
         losses: list[Tensor] = []
 
         def closure() -> Any:
-            # enabled here, since an optimizer may call it with gradients off
+            # Enabled here, because an optimizer may call it with gradients off.
             with torch.enable_grad():
                 optimizer.zero_grad()
                 loss = loss_fn(model(x), y)
@@ -109,7 +109,7 @@ def _by_autograd(model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction) 
             return loss
 
         if takes_closure:
-            # LBFGS evaluates the closure several times in one update
+            # LBFGS evaluates the closure several times in one update.
             step(closure)
         else:
             closure()
@@ -122,7 +122,7 @@ def _by_autograd(model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction) 
 
 
 def of_equal_shapes(loss_fn: LossFunction) -> LossFunction:
-    """The loss, refused where it would broadcast: (n, 1) against (n,) makes an (n, n) loss."""
+    """The loss, with an InputError for shapes that would broadcast, such as (n, 1) and (n,)."""
 
     def loss(prediction: Tensor, target: Tensor) -> Tensor:
         check_prediction(prediction, target, loss_fn)
@@ -133,12 +133,12 @@ def of_equal_shapes(loss_fn: LossFunction) -> LossFunction:
 
 
 def is_right(gradient: GradientFunction, model: nn.Module, x: Tensor, y: Tensor) -> bool:
-    """Whether f is the derivative of the cost; warns of a mistake by its name."""
-    from torchgd.check.gradient import check_gradient  # it takes a while to load, and few runs need it
+    """Whether f is the derivative of the cost; if not, a warning names the mistake."""
+    from torchgd.check.gradient import check_gradient  # slow to load, and few runs need it
 
     weight = next(model.parameters()).item()
     report = check_gradient(gradient, x[:SAMPLES_CHECKED], y[:SAMPLES_CHECKED], weight)
-    if not report.ok and report.cause != "approximate":  # finite differences may well be meant
+    if not report.ok and report.cause != "approximate":  # finite differences may be intended
         warnings.warn(
             f"the gradient is wrong ({report.cause.value}): {report.message}", stacklevel=users_frame()[1]
         )

@@ -1,4 +1,4 @@
-"""Samples that come in blocks of x and y: what may be wrong with them, and about where their weight is."""
+"""Samples that come in blocks of x and y: the checks of them, and a rough estimate of their weight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Block = tuple[Tensor, Tensor]
 
 
 def checked(blocks: Iterable[Block]) -> Iterator[Block]:
-    """The blocks, detached; refused is what PyTorch would broadcast or convert in silence.
+    """The blocks, detached; an InputError for what PyTorch would broadcast or convert silently.
 
     Raises:
         InputError: shapes other than (n,) and (n,) with n ≥ 1, or dtypes or devices that differ or change.
@@ -31,7 +31,7 @@ def checked(blocks: Iterable[Block]) -> Iterator[Block]:
         if kind != (x.dtype, x.device):
             kinds = f"dtype {x.dtype} on {x.device}, but {kind[0]} on {kind[1]} before"
             raise InputError(f"{where} {kinds}; convert all blocks to one")
-        if x.device.type == "mps":  # which has no float64
+        if x.device.type == "mps":  # mps has no float64
             x, y = x.cpu(), y.cpu()
         yield x.detach(), y.detach()
     if kind is None:
@@ -39,13 +39,13 @@ def checked(blocks: Iterable[Block]) -> Iterator[Block]:
 
 
 def refuse_non_finite(x: Tensor, y: Tensor, first: int) -> None:
-    """Name the first sample that is NaN or infinite; x[0] is the sample of index `first`."""
+    """Raise InputError for the first sample that is NaN or infinite; x[0] is the sample of index `first`."""
     check_finite(x, "x", first)
     check_finite(y, "y", first)
 
 
 def a_thousand(values: Tensor) -> Tensor:
-    """A thousand or two of them, evenly spaced, in float64; all where they are fewer."""
+    """One to two thousand of the values, evenly spaced, in float64; all if there are fewer."""
     n = values.numel()
     return (values[:: n // 1024] if n > 2048 else values).double()
 
@@ -54,6 +54,6 @@ def rough_weight(x: Tensor, y: Tensor) -> float:
     """The least-squares weight of a thousand samples; 0 where it explains less than half of y²."""
     x, y = a_thousand(x), a_thousand(y)
     largest = x.abs().max().item() or 1.0
-    x, y = x / largest, y / largest  # whose squares do not overflow
+    x, y = x / largest, y / largest  # so that their squares do not overflow
     xx, xy, yy = torch.dot(x, x).item(), torch.dot(x, y).item(), torch.dot(y, y).item()
     return xy / xx if xx and yy <= 2 * xy * (xy / xx) < math.inf else 0.0

@@ -1,10 +1,10 @@
-"""The same under torchrun: every process takes a contiguous share of the samples.
+"""An epoch under torchrun: every process takes a contiguous share of the samples.
 
     torchrun --nproc-per-node 2 -m torchgd train --x x.npy --y y.npy --method sgd
 
-Sequential SGD over all samples is exact: rank r reads and maps its own share of the epoch; the maps, three
-numbers each, and the sums that give the cost are gathered in one message; composed in rank order they are
-the map of the whole epoch. Without shuffling it serves every epoch, and rank 0 does the rest.
+Sequential SGD over all samples is exact: rank r reads its own share and composes its updates to one map.
+The maps, and the sums that give the cost, are gathered in one message; composed in rank order the maps are
+the map of the whole epoch. Without shuffling this map holds for every epoch, and rank 0 does the rest.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from torchgd.moments import Moments
 
 IN_MEMORY, FROM_FILES = 1 << 24, 1 << 21  # samples of a block, between which the threads meet
 
-HEARTBEAT = 30.0  # seconds without another rank's answer, after which it is said
-PATIENCE = 1800.0  # seconds, after which the job ends
+HEARTBEAT = 30.0  # seconds without another rank's answer, then a message is printed
+PATIENCE = 1800.0  # seconds without another rank's answer, then the job ends
 
 
 class _EveryRankError(InputError):
-    """The input is at fault in the same way on every rank: one line is enough."""
+    """The same input error on every rank; only rank 0 prints it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Group:
         """This rank's samples of n, from begin to end: whole batches, unless one batch is all.
 
         Raises:
-            InputError: there are more ranks than samples, or than batches where these are more than one.
+            InputError: there are more ranks than batches; or, if one batch is all, more ranks than samples.
         """
         unit = 1 if batch_size >= n else batch_size
         units = -(-n // unit)
@@ -72,7 +72,7 @@ class Group:
     def gather(self, numbers: Sequence[float]) -> list[list[float]]:
         """Every rank's numbers, in rank order, on every rank: one message.
 
-        torchrun's signal that another process has died waits until the message has failed, which says more.
+        A signal from torchrun (another process has died) is held back, because the failed message says more.
         """
         own = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         rows = list(own.repeat(self.size, 1))
@@ -82,7 +82,7 @@ class Group:
         return [row.tolist() for row in rows]
 
     def _wait(self, message: Any) -> None:
-        """Wait for the message; say once that another rank lets it wait for long."""
+        """Wait for the message; after HEARTBEAT seconds print once that another rank has not answered."""
         begun, said = time.monotonic(), False
         while not message.is_completed():
             time.sleep(0.005)
@@ -113,7 +113,7 @@ def epoch_of_shards(
     checksum: Checksum | None = None,
     on_samples: Callable[[int], None] = lambda samples: None,
 ) -> tuple[list[EpochMap], Moments]:
-    """What :func:`.maps.epoch_with_moments` gives, of all samples; each rank reads its own share, once.
+    """The result of :func:`.maps.epoch_with_moments` for all samples; each rank reads only its share, once.
 
     Args:
         data: all samples, the same on every rank: in files, or in memory.
@@ -153,19 +153,19 @@ def epoch_of_shards(
 def process_group(patience: float = PATIENCE) -> Iterator[Group]:
     """The group that torchrun started, by gloo, or nccl for GPUs; without torchrun a group of one.
 
-    Where another process dies, or does not answer for ``patience`` seconds, this one ends with one line and
-    status 1; an InputError names its rank.
+    If another process dies, or does not answer for ``patience`` seconds, this one prints one line and ends
+    with status 1; the message of an InputError names the rank.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Group()
         return
     local_rank = int(os.environ["LOCAL_RANK"])
-    # All ranks of a machine choose alike: where GPUs are fewer than they, none takes one.
+    # All ranks of a machine choose the same: with fewer GPUs than ranks, no rank takes a GPU.
     on_gpu = torch.cuda.is_available() and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
     if on_gpu:
         torch.cuda.set_device(local_rank)
-    # The first optimizer imports this module, whose default arguments hold the group that then stands. The
-    # group would outlive its destruction, and its threads abort the interpreter's exit: none stands yet.
+    # The first optimizer imports this module, whose default arguments keep a group that exists at that time.
+    # Its threads would then abort the exit of the interpreter; so import it now, before there is a group.
     importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=patience))
     group = Group(dist.get_rank(), dist.get_world_size(), f"cuda:{local_rank}" if on_gpu else "cpu")
@@ -178,7 +178,7 @@ def process_group(patience: float = PATIENCE) -> Iterator[Group]:
     except InputError as error:
         raise InputError(f"rank {group.rank}: {error}") from None
     except RuntimeError as error:
-        late = "imed out" in str(error)  # as gloo words it, and nccl
+        late = "imed out" in str(error)  # the words of gloo and of nccl
         if not (late or isinstance(error, dist.DistError) or "by peer" in str(error)):
             raise
         what = f"has not answered for {patience:g} s" if late else "has died"

@@ -14,7 +14,7 @@ from torchgd.epoch_maps import EpochMap, compose_reversed, products
 from torchgd.moments import Moments
 
 # How many samples one call of PyTorch takes. From 2¹⁵ numbers on, a call on a CPU takes all threads and waits
-# for the last of them, long on a busy machine; and the last bit of a sum depends on how many they are.
+# for the last of them, long on a busy machine; and the last bit of a sum depends on the number of threads.
 PIECE = {"cpu": 15 << 11, "cuda": 1 << 24}
 
 
@@ -51,7 +51,7 @@ def fold(x: Tensor, y: Tensor, rule: Rule, ends: list[int]) -> tuple[list[EpochM
         ends: after how many updates a map is wanted, in ascending order; the last is their number.
 
     Returns:
-        The maps; None where a product overflows, as the updates need not. The moments, if they are wanted.
+        The maps, or None if a product overflows (the updates themselves may not). The moments, if wanted.
     """
     size, longest = rule.batch_size, piece(x.device) // rule.batch_size
     scale, shift, lost, moments = 1.0, 0.0, 0.0, Moments(c=rule.center)
@@ -84,16 +84,16 @@ def sums(x: Tensor, y: Tensor, rule: Rule) -> Moments:
 
 
 def leaves(x: Tensor, y: Tensor, rule: Rule) -> tuple[list[float], list[float]]:
-    """The a and b of each update w ← a w + b, as numbers, to be composed one after another."""
+    """The a and b of each update w ← a w + b, as numbers, for composing them one after another."""
     (a, b, *_), _ = _updates(x.double(), y.double(), rule, Moments())
     return a.tolist()[::-1], (b * (2 * rule.lr / rule.batch_size)).tolist()[::-1]
 
 
 def _updates(x: Tensor, y: Tensor, rule: Rule, moments: Moments) -> tuple[list[Tensor], Moments]:
-    """Of each batch, the last one first, a = 1 − rate Σx² and b = Σxz, whose rate is left out; and 1 − a.
+    """For each batch, the last one first: a = 1 − rate Σx², b = Σxz (without the rate), and 1 − a.
 
-    Here z = y − center · x. Each number is written where one was that is not needed any more: memory that is
-    in the cache is what makes this quick.
+    Here z = y − center · x. Results overwrite numbers that are not needed any more, because memory in the
+    cache is fast.
     """
     size, rate = rule.batch_size, 2 * rule.lr / rule.batch_size
     x, z = x.flip(0), y.flip(0)
@@ -114,7 +114,7 @@ def _updates(x: Tensor, y: Tensor, rule: Rule, moments: Moments) -> tuple[list[T
 
 
 def _overflows(factors: Tensor) -> bool:
-    """Whether a product from the first update on, the last of these factors, is beyond the range."""
+    """Whether a product of the first updates overflows; the first update is the last of these factors."""
     return bool(factors.abs().max() > 1 and not products(factors.flip(0)).abs().max() < math.inf)
 
 
@@ -126,7 +126,7 @@ def _one(device: torch.device) -> Tensor:
 
 
 def _row_sums(rows: Tensor) -> Tensor:
-    """The sum of each row: of short rows by columns, which is quicker."""
+    """The sum of each row; short rows are added column by column, which is faster."""
     if rows.shape[1] > 3:
         return rows.sum(1)
     first, second, *others = rows.unbind(1)

@@ -5,15 +5,15 @@ For y = w·x and the squared loss the update of one sample is affine in the weig
     w ← w − lr · 2x (w x − y)  =  a w + b,        a = 1 − 2 lr x²,   b = 2 lr x y,
 
 and so is that of a batch, with means of x² and x y. Affine maps compose to affine maps: an epoch of N
-updates, each of which needs the result of the one before, is *one* map, which serves every epoch in order,
+updates, each of which needs the result of the one before, is *one* map, the same for every epoch in order,
 
     w ← A w + B,        A = a₁ ⋯ a_N,   B = Σ bᵢ aᵢ₊₁ ⋯ a_N.
 
 Composition is associative, so each thread composes the updates of some samples in a row by itself.
 
 The maps are kept about a centre c, w ↦ c + scale·(w − c) + drift. It is 0, unless steps overshoot
-(2 lr x² > 1): then it is the least-squares weight of the first samples, and the updates add x (y − c x),
-which is small, or zero where the data has no noise, so that nothing cancels where factors |a| > 1 grow.
+(2 lr x² > 1). Then it is the least-squares weight of the first samples, and the updates add x (y − c x),
+which is small, or zero without noise, so that no digits cancel although factors |a| > 1 grow.
 All sums and products are float64, whatever the dtype of the data.
 
 Source: G. E. Blelloch, Prefix sums and their applications, CMU-CS-90-190 (1990), section 1.4, on recurrences.
@@ -62,7 +62,7 @@ def epoch_map(x: Tensor, y: Tensor, lr: float, batch_size: int = 1) -> EpochMap:
 
 
 def _of_few(x: Tensor, y: Tensor, lr: float, batch_size: int) -> EpochMap | None:
-    """The map of one piece in which no step overshoots, so that nothing is to choose; None otherwise."""
+    """The map of one piece in which no step overshoots, so that the centre is 0; None otherwise."""
     n = x.numel()
     if n > piece(x.device) or n % batch_size:
         return None
@@ -75,14 +75,14 @@ def _of_few(x: Tensor, y: Tensor, lr: float, batch_size: int) -> EpochMap | None
 
 
 def _of_the_last(x: Tensor, y: Tensor, lr: float, batch_size: int) -> EpochMap | None:
-    """The map of the last updates, if these leave nothing of what came before them; None otherwise.
+    """The map of the last updates, if nothing is left of the weight before them; None otherwise.
 
-    The product of their factors is then below float64's range, as that of the whole epoch is. It is so if
-    no earlier step overshoots, |1 − 2 lr x²| ≤ 1, and no number of it is beyond the range: that is checked.
+    The product of their factors is then below float64's range, and so is that of the whole epoch. This holds
+    if no earlier step overshoots, |1 − 2 lr x²| ≤ 1, and no earlier number overflows; both are checked.
     """
     n = x.numel()
     mean = 2 * lr * a_thousand(x).square().mean().item()
-    if not 800 * batch_size < mean * n / 2 < n / 4:  # e⁻⁷⁴⁵ is the smallest number
+    if not 800 * batch_size < mean * n / 2 < n / 4:  # e⁻⁷⁴⁵ is the smallest number above 0
         return None
     start = int(n / batch_size - 800 / mean) * batch_size
     last = OnePass(lr, batch_size).over([(x[start:], y[start:])])[-1]
@@ -91,7 +91,7 @@ def _of_the_last(x: Tensor, y: Tensor, lr: float, batch_size: int) -> EpochMap |
     limit, length = 1 / math.sqrt(lr), PIECES * piece(x.device)
     parts = zip(x[:start].split(length), y[:start].split(length), strict=True)
     norm = math.hypot(*(found for _, found in in_threads(partial(_norm_if_calm, limit), parts, x)))
-    # By Cauchy and Schwarz no sum of 2 lr x y over these samples passes this.
+    # By Cauchy and Schwarz no sum of 2 lr x y over these samples is larger than this.
     return last if 2 * lr * limit * math.sqrt(start) * norm < math.inf else None
 
 
@@ -109,7 +109,7 @@ def _norm_if_calm(limit: float, samples: Block) -> float:
 def epoch_with_moments(
     blocks: Iterable[Block], lr: float, batch_size: int = 1, stops: Sequence[int] | Tensor = ()
 ) -> tuple[list[EpochMap], Moments]:
-    """The maps up to the stops, and of the whole epoch, and the moments, from blocks that are read once.
+    """The maps up to each stop and of the whole epoch, and the moments; the blocks are read once.
 
     The memory needed is that of one block; a batch may begin in one block and end in another.
 
@@ -119,8 +119,8 @@ def epoch_with_moments(
         stops: after how many updates a map is wanted, in ascending order; 0 is the identity.
 
     Raises:
-        InputError: as for :func:`epoch_map`, with the number of the block; and where stops are not ascending
-            or lie outside the epoch.
+        InputError: as for :func:`epoch_map`, with the number of the block; or the stops do not ascend or lie
+            outside the epoch.
 
     Example:
         >>> import torch

@@ -1,7 +1,7 @@
-"""One pass over the samples of an epoch, in which its updates are composed, by threads that meet at its end.
+"""One pass over the samples of an epoch: threads compose its updates, and meet at its end.
 
-Each thread composes the updates of some samples in a row. Which samples, and the order of all compositions,
-depend on the data alone, so that one thread and many end with the same bits.
+Each thread composes the updates of some samples in a row. Which samples, and in which order all is
+composed, depends on the data alone, so that any number of threads gives the same bits.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from torchgd.moments import Moments
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
-PIECES = 8  # that a thread takes at once: so many that handing them out costs little
+PIECES = 8  # pieces that a thread takes at once, so that distributing them costs little
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Samples in a row: whole batches, or some samples of one batch, which ends with them if there are ends.
+    """Samples in a row: whole batches, or some samples of one batch; the batch ends here if ends has one.
 
     Args:
         x, y: the samples.
         first: the index of the first of them.
         ends: after how many of the part's updates a map is wanted; the last is their number.
-        of_batch: if they are some of one batch, how many it has up to them; else 0.
+        of_batch: for some samples of one batch, how many of the batch there are up to their end; else 0.
     """
 
     x: Tensor
@@ -49,7 +49,7 @@ class _Part:
 
 
 def _work(rule: Rule, part: _Part) -> tuple[list[EpochMap] | None, Moments]:
-    """What a thread does by itself."""
+    """What one thread does alone."""
     if part.of_batch:
         return None, sums(part.x, part.y, rule)
     return fold(part.x, part.y, rule, part.ends)
@@ -58,10 +58,10 @@ def _work(rule: Rule, part: _Part) -> tuple[list[EpochMap] | None, Moments]:
 def in_threads(
     work: Callable[[Part], Found], parts: Iterable[Part], x: Tensor
 ) -> Iterator[tuple[Part, Found]]:
-    """Each part with what is found for it, in order; by all threads if x, the whole, is large.
+    """Each part with its result, in order; computed by all threads if x, the whole, is large.
 
-    This thread takes parts as the others do. At the end it waits for them no longer than a part took: one
-    that a busy machine has put aside may be away for long, and its part is then done again by this one.
+    This thread takes parts as the others do. At the end it waits for them no longer than a part took, because
+    a busy machine may stop a thread for long; this thread then computes that part again.
     """
     if x.device.type != "cpu" or x.numel() < 2 * PIECES * piece(x.device):
         yield from ((part, work(part)) for part in parts)
@@ -83,7 +83,7 @@ def in_threads(
             other.start()
         take_parts()
     finally:
-        todo.clear()  # after an interruption, too
+        todo.clear()  # also after an interruption
     for other in others:
         other.join((time.monotonic() - began) / len(parts) * len(others))
     for i, part in enumerate(parts):
@@ -107,11 +107,11 @@ class OnePass:
             raise InputError("stops must ascend from 0; sort them")
         self.map = EpochMap()
         self.maps: list[EpochMap] = []
-        self.samples = self.updates = self.open = 0  # open: how many samples of the open batch
-        self.moments = self.batch = Moments()  # batch: of the open batch
+        self.samples = self.updates = self.open = 0  # open: samples so far in the open batch
+        self.moments = self.batch = Moments()  # batch: those of the open batch
 
     def over(self, blocks: Iterable[Block]) -> list[EpochMap]:
-        """Read the blocks; the maps at the stops, and last that of the whole."""
+        """Read the blocks; returns the maps at the stops, and the map of the whole epoch last."""
         for x, y in checked(blocks):
             if self.samples == 0:
                 self._begin(x, y)
@@ -124,7 +124,7 @@ class OnePass:
         return [*self.maps, self.map]
 
     def _begin(self, x: Tensor, y: Tensor) -> None:
-        """Choose the centre, and whether 1 − scale is carried, by a thousand samples of the first block."""
+        """Choose the centre, and whether 1 − scale is carried, from a thousand samples of the first block."""
         squares, rule = a_thousand(x).square(), self.rule
         mean, most = (2 * rule.lr * value.item() for value in (squares.mean(), squares.max()))
         strong = (most if rule.batch_size == 1 else mean) > 1
@@ -170,7 +170,7 @@ class OnePass:
             self._piece_by_piece(part)
 
     def _piece_by_piece(self, part: _Part) -> None:
-        """Where a product overflows, the updates need not: those of such a piece, one after another."""
+        """Do the updates of a piece one after another, because the product of their maps overflows."""
         rule, done = replace(self.rule, with_moments=False), 0
         length = piece(part.x.device) // rule.batch_size * rule.batch_size
         for x, y in zip(part.x.split(length), part.y.split(length), strict=True):
@@ -206,7 +206,7 @@ class OnePass:
         self._move(maps)
 
     def _ends(self, rows: int) -> list[int]:
-        """Count the next updates as handed out; where among them the stops lie, and last their number."""
+        """Count the next updates as taken; returns the stops among them, and their number last."""
         self.updates += rows
         within = bisect_right(self.stops, self.updates)
         ends = [stop - self.updates + rows for stop in self.stops[:within]]

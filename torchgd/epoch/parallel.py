@@ -1,4 +1,4 @@
-"""Any module on many processes: what DistributedDataParallel needs so that unequal shares weigh rightly.
+"""Any module on many processes: what DistributedDataParallel needs to weight unequal shares correctly.
 
     with process_group() as group:
         parallel = DistributedDataParallel(model)
@@ -8,7 +8,7 @@
             loss_fn(parallel(x[piece]), y[piece]).backward()
             optimizer.step()
 
-The optimizers are as they are. For the full batch a rank's own contiguous samples do as well as pieces.
+The optimizers need no change. For the full batch, contiguous shares of the samples serve as well as pieces.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 def mean_over_ranks(loss_fn: LossFunction, group: Group) -> LossFunction:
     """A mean loss over the samples of all ranks, for a module in DistributedDataParallel.
 
-    DDP averages the ranks' gradients, whatever their numbers of samples. The gradient of rank r is here
-    that of (nᵣ · ranks / n) · lossᵣ, so that the average is the gradient of the mean over all n samples; the
-    value is that mean, the same on every rank. A rank without samples takes part with a gradient of zero.
+    DDP averages the ranks' gradients, whatever their numbers of samples. Here rank r descends
+    (nᵣ · ranks / n) · lossᵣ, so that the average is the gradient of the mean over all n samples; the value
+    is that mean, the same on every rank. A rank without samples takes part with a gradient of zero.
 
     Example:
         >>> loss_fn = mean_over_ranks(torch.nn.functional.mse_loss, Group())
@@ -52,7 +52,7 @@ def mean_over_ranks(loss_fn: LossFunction, group: Group) -> LossFunction:
 class Pieces(Sampler[list[int]]):
     """This rank's contiguous piece of each batch, in the order of the batches; a small batch has empty ones.
 
-    All ranks must have the same batches: give random ones generators of the same seed.
+    All ranks must have the same batches: if they are random, give the generators the same seed.
 
     Example:
         >>> [list(Pieces(Batches(5, batch_size=3), Group(rank, 2))) for rank in range(2)]

@@ -1,8 +1,8 @@
-"""The engine for long runs of y = w·x: an epoch is one affine map, and a run costs one pass over the data.
+"""The engine for long runs of y = w·x: an epoch is one affine map, and a run needs one pass over the data.
 
-It gives the history that the loop of :func:`torchgd.train` gives, at up to 1,000 evenly spaced updates,
-to rounding. In a fixed order the data are read once, whatever the number of epochs; in a random order
-once an epoch, in the same permutations as the loop's.
+Up to rounding it gives the history of the loop of :func:`torchgd.train`, at up to 1,000 evenly spaced
+updates. In a fixed order the data are read once for all epochs; in a random order once an epoch, in the same
+permutations as the loop's.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Epoch:
         self.checksum = checksum.hexdigest(total) if checksum else ""
         self._before = dict(zip(stops, maps, strict=False))
         self.whole = maps[-1]
-        self._of_batch: dict[int, Moments] = {}  # read once, however many epochs ask
+        self._of_batch: dict[int, Moments] = {}  # read once for all epochs
 
     def __contains__(self, update: int) -> bool:
-        """Whether :meth:`point` knows the update."""
+        """Whether :meth:`point` can give the row of the update."""
         return update - 1 in self._before
 
     def point(self, update: int, w: float) -> dict[str, float]:
@@ -87,7 +87,7 @@ def epoch_in_order(
     group: Group = ALONE,
     on_samples: Callable[[int], None] = lambda samples: None,
 ) -> Epoch:
-    """The epoch that serves all epochs in a fixed order: the one reading of the data that :func:`scan` needs.
+    """Read the data once, for :func:`scan`: the epoch, which in a fixed order is the same every time.
 
     Args:
         data, optimizer, epochs: as for :func:`scan`.
@@ -95,7 +95,7 @@ def epoch_in_order(
         on_samples: called with the number of samples read so far.
 
     Raises:
-        InputError: the optimizer's update is no affine map or its order is random; a sample is not finite.
+        InputError: the update is not an affine map, the order is random, or a sample is not finite.
     """
     optimizer = _affine(optimizer)
     batches = optimizer.batches(len(data))
@@ -117,7 +117,7 @@ def scan(
     resume: tuple[History, Place] | None = None,
     read: Epoch | None = None,
 ) -> History:
-    """What :func:`torchgd.train` does with ``gradient="hand"``, an epoch at a time, from data of any size.
+    """Do what :func:`torchgd.train` does with ``gradient="hand"``, an epoch at a time, on data of any size.
 
         w after epoch e = M(w before it),   M = the composition of the epoch's updates,   in float64
 
@@ -128,10 +128,10 @@ def scan(
         data: the samples; in a fixed order they are read block by block and need not fit into memory.
         optimizer: one of torchgd's three, with one lr for the one weight.
         epochs, on_progress, resume: as for :func:`torchgd.train`; a place is always the end of an epoch.
-        read: of a fixed order the data as already read, by :func:`epoch_in_order` with the same arguments.
+        read: the result of :func:`epoch_in_order` with the same arguments, if the data were read before.
 
     Raises:
-        InputError: the optimizer's update is no affine map, or a random order of data larger than memory.
+        InputError: the update is not an affine map, or the order is random and the data exceed memory.
 
     Example:
         >>> from torchgd import StochasticGradientDescent, course
@@ -151,18 +151,18 @@ def scan(
     past, place = resume or (None, Place())
     parts, points, ends = [past] if past else [], [], []
     w = model.weight.item()
-    whole = Moments.of(data.blocks()) if not in_order else None  # an epoch with replacement is not the data
+    whole = Moments.of(data.blocks()) if not in_order else None  # "replacement" does not see all samples
     reported = -math.inf
     batches.restore(place.generator)
     done, step = place.epoch, spacing(epochs) if in_order else 1
     while done < epochs:
-        then = min(done + step - done % step, epochs)  # the next epoch that has a row
+        then = min(done + step - done % step, epochs)  # the next epoch that is recorded
         updates = range(done * per_epoch // stride * stride + stride, then * per_epoch + 1, stride)
         if not in_order:
             order = batches.indices().to(data.x.device)
             shuffled = replace(data, inputs=data.x[order], targets=data.y[order])
             read = Epoch(shuffled, optimizer, [update - done * per_epoch for update in updates])
-        elif read is None:  # the same maps serve every epoch
+        elif read is None:  # the same maps hold for every epoch
             read = epoch_in_order(data, optimizer, epochs)
         moments = whole or read.moments
         if past is None and done == 0:
@@ -170,7 +170,7 @@ def scan(
         after = torch.tensor(read.whole.after(then - done)(w), dtype=model.weight.dtype).item()
         end = {"epoch": then, "weight": after, "cost": moments.cost(after)}
         diverged = not _fits(end, model.weight.dtype)
-        if diverged and then - done > 1:  # in which of these epochs?
+        if diverged and then - done > 1:  # go back, to find the first bad epoch
             step = 1
             continue
         for update in updates:
@@ -206,14 +206,14 @@ def _settling(read: Epoch) -> Settling:
 
 
 def _judged(history: History, settles: Settling, moments: Moments, batches: Batches) -> History:
-    """With its outcome, and whether it settles far from least squares."""
+    """The history with its outcome, and with a warning if it settles far from least squares."""
     status, reason = judge(history, random_order=batches.order != "sequential", settling=settles)
     history = replace(history, status=status, reason=reason)
     return replace(history, reason=reason + far_from_best(history, settles, moments, batches))
 
 
 def _affine(optimizer: Optimizer) -> GradientDescent:
-    """The optimizer, refused where its update is not one affine map of one weight."""
+    """The optimizer; InputError if its update is not an affine map of one weight."""
     groups = optimizer.param_groups
     if (
         not (isinstance(optimizer, GradientDescent) and is_plain(optimizer))
@@ -232,5 +232,5 @@ def _fits(row: dict[str, float], dtype: torch.dtype) -> bool:
 
 
 def _stride(epochs: int, batches: Batches) -> int:
-    """Of how many updates one is recorded."""
+    """The step between recorded updates."""
     return math.ceil(epochs * len(batches) / MOST_POINTS)

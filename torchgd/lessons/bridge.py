@@ -1,8 +1,8 @@
-"""From lecture 3 to lecture 8 in rungs: one run, of which each rung replaces one part by PyTorch's own.
+"""From lecture 3 to lecture 8 in rungs: the same run, and each rung replaces one part by PyTorch's.
 
-Every rung descends the same cost from the same weight on the same batches, so that the weights may differ
-by rounding alone. For that, two things of lecture 5 are left out: its bias, which makes another model, and
-its *sum* over the samples, which makes another learning rate (the sum at lr is the mean at n·lr).
+Every rung descends the same cost from the same weight on the same batches, so that the weights differ only
+by rounding. Two things of lecture 5 are therefore left out: its bias, because it makes another model, and
+its *sum* over the samples, because it makes another learning rate (the sum at lr is the mean at n·lr).
 
 Source: 《PyTorch深度学习实践》, lectures 3, 4, 5 and 8 (2020).
 """
@@ -27,7 +27,7 @@ from torchgd.model import LinearModel
 from torchgd.recorder import Recorder
 from torchgd.runs.run import Config
 
-# The lecture, the part that is PyTorch's from there on, what it replaces, and its line of code.
+# The lecture, the part that PyTorch does from there on, what it replaces, and its line of code.
 LADDER = (
     (3, "by-hand", "everything by hand", "model.weight.grad = gradient(w, x[batch], y[batch])"),
     (4, "gradient", "loss.backward() for torchgd.gradient", "loss.backward()"),
@@ -66,15 +66,15 @@ class Rung:
 
     @property
     def name(self) -> str:
-        """The name of its run; the names sort as the ladder does."""
+        """The name of its run; the names sort in the order of the rungs."""
         return f"lecture{self.lecture}-{self.part}"
 
 
 def climb(config: Config, x: Tensor, y: Tensor) -> list[Rung]:
-    """Run the ladder, from the one by hand to the one that is all PyTorch's.
+    """Run all rungs, from the one by hand to the one that PyTorch does alone.
 
     Args:
-        config: of every rung alike; its gradient is not read.
+        config: the same for every rung; its gradient is ignored.
         x, y: the data, shape (n,), on its device and in its dtype.
 
     Raises:
@@ -93,7 +93,7 @@ def climb(config: Config, x: Tensor, y: Tensor) -> list[Rung]:
         weight = history.update_weight
         below = rungs[-1].history.update_weight if rungs else weight
         both = torch.stack([weight, below])
-        distance = (weight - below).abs().nan_to_num(0, posinf=math.inf)  # two that are not finite are equal
+        distance = (weight - below).abs().nan_to_num(0, posinf=math.inf)  # inf − inf counts as equal
         allowed = 8 * torch.finfo(weight.dtype).eps * both.abs().amax(0).cummax(0).values * history.update
         rounding = bool((distance <= allowed.nan_to_num(math.inf, posinf=math.inf)).all())
         rungs.append(Rung(lecture, part, replaced, code, history, distance.max().item(), rounding))
@@ -101,7 +101,7 @@ def climb(config: Config, x: Tensor, y: Tensor) -> list[Rung]:
 
 
 def _descend(config: Config, x: Tensor, y: Tensor, torchs: set[str]) -> History:
-    """One run, of which these parts are PyTorch's and the others torchgd's."""
+    """One run; PyTorch does these parts, torchgd the others."""
     by_hand = LinearModel(config.weight, device=x.device, dtype=x.dtype)
     own_optimizer = config.optimizer(by_hand.parameters())
     batches = own_optimizer.batches(len(x))
@@ -110,7 +110,7 @@ def _descend(config: Config, x: Tensor, y: Tensor, torchs: set[str]) -> History:
     if "model" in torchs:
         model = nn.Linear(1, 1, bias=False, device=x.device, dtype=x.dtype)
         nn.init.constant_(model.weight, config.weight)
-        x, y = x.reshape(-1, 1), y.reshape(-1, 1)  # it takes samples in rows
+        x, y = x.reshape(-1, 1), y.reshape(-1, 1)  # nn.Linear takes samples as rows
     optimizer: Optimizer = SGD(model.parameters(), lr=config.rate) if "optimizer" in torchs else own_optimizer
     data: Iterable[Any] = _Slices(x, y, batches)
     if "loader" in torchs:
@@ -136,7 +136,7 @@ def _descend(config: Config, x: Tensor, y: Tensor, torchs: set[str]) -> History:
             recorder.after(inputs, targets, update(inputs, targets))
         recorder.end_epoch(epoch)
     history = recorder.part()
-    # Of an nn.Linear the recorder takes down rows of weights and the gradient's norm: here it is one number.
+    # For an nn.Linear the recorder has rows of weights and the gradient's norm; here each is one number.
     return replace(
         history,
         weight=history.weight.reshape(-1),

@@ -1,4 +1,4 @@
-"""Lecture 3, end to end: three methods, their runs, and witnesses that each is right."""
+"""Lecture 3 from beginning to end: three methods, their runs, and witnesses that each is right."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Progress = AbstractContextManager[Callable[[int], None]]
 
 
 class _PyTorchs(Eager, torch.optim.SGD):
-    """torch.optim.SGD, but for the import of torch._dynamo: its own step, with gradients off."""
+    """torch.optim.SGD, with its own step, but without the import of torch._dynamo."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -45,13 +45,13 @@ class _PyTorchs(Eager, torch.optim.SGD):
 
 @dataclass(frozen=True)
 class Witness:
-    """What was seen beside a run.
+    """What the witnesses saw during a run.
 
     Attributes:
         updates: how many updates were watched.
         gradient: the largest difference between the gradient by hand and autograd's, relative to the
             largest gradient of the run.
-        equal_updates: after how many of them the weight equalled torch.optim.SGD's bit for bit.
+        equal_updates: after how many of them the weight had the same bits as that of torch.optim.SGD.
     """
 
     updates: int
@@ -60,7 +60,7 @@ class Witness:
 
     @property
     def ok(self) -> bool:
-        """The gradients differ by rounding alone, and the weights not at all."""
+        """Whether the gradients differ only by rounding, and the weights not at all."""
         return self.gradient < 1e-12 and self.equal_updates == self.updates
 
 
@@ -69,10 +69,10 @@ class Part:
     """One method in the lesson.
 
     Attributes:
-        config: what was run; its lr is the one that was used.
+        config: of the run; its lr is the one that was used.
         run: the run: history, model and folder.
-        certificate: what was to be expected of it.
-        witness: what was seen beside it.
+        certificate: what the theory predicts of it.
+        witness: the comparison with autograd and torch.optim.SGD.
     """
 
     config: Config
@@ -82,7 +82,7 @@ class Part:
 
     @property
     def ok(self) -> bool:
-        """The gradient and the steps are right, and the run converges."""
+        """Whether the gradient and the steps are right, and the run converges."""
         return self.witness.ok and self.certificate.converges and self.run.history.status != "diverged"
 
     def as_dict(self, predict: float) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Lesson:
 
     Attributes:
         parts: the method's name → its part.
-        folder: where the two pictures that compare them are, parabola.png and cost.png.
+        folder: has the two pictures that compare them, parabola.png and cost.png.
     """
 
     parts: dict[str, Part]
@@ -120,7 +120,7 @@ class Lesson:
 
     @property
     def ok(self) -> bool:
-        """Every part is."""
+        """Whether every part is ok."""
         return all(part.ok for part in self.parts.values())
 
 
@@ -140,7 +140,7 @@ def lesson(
     say: Callable[[str], None] = lambda sentence: None,
     progress: Callable[[int, str], Progress] = lambda total, label: nullcontext(lambda done: None),
 ) -> Lesson:
-    """Lecture 3, end to end: y = w·x by each method, logged, certified, and watched by two witnesses.
+    """Lecture 3 from beginning to end: y = w·x by each method, logged, certified, checked by two witnesses.
 
         w ← w − lr · dC_B/dw,    B all samples, one, or a mini-batch
 
@@ -148,16 +148,18 @@ def lesson(
         data: the samples; the course's if not given.
         lr: the learning rate of all methods, in units of 1/x²; "auto" chooses one for each.
         epochs: passes over the data.
-        batch_size: samples in a mini-batch; as many as there are, where these are fewer.
-        order, seed, weight: of the samples, and w before training; see :class:`torchgd.Plan`.
+        batch_size: samples in a mini-batch; all samples if there are fewer.
+        order, seed: of the samples, see :class:`torchgd.Plan`.
+        weight: w before training.
         logdir: the folder of all runs.
-        overwrite: replace the runs of these names; else the new ones take the next numbers.
+        overwrite: replace the runs of these names; else the new ones get the next free numbers.
         film: a .gif or .html file to write the descent to, see :func:`torchgd.animation.animate`.
         source: the words that name the data, for config.json.
-        say, progress: told each sentence before the runs; makes a progress bar from a total and a label.
+        say: called with each sentence that is known before the runs.
+        progress: makes a progress bar from a total and a label.
 
     Raises:
-        InputError: an argument is out of its range, or the data do not serve.
+        InputError: an argument is out of its range, or the data are not fit for it.
 
     Example:
         >>> import tempfile
@@ -204,7 +206,7 @@ def lesson(
 
 
 def _each_method(asked: Config, data: Dataset, batch_size: int, heard: list[str]) -> Iterator[Config]:
-    """What is asked, with each method in turn, its rate and its engine; why it has this rate is heard."""
+    """The configuration of each method, with its rate and engine; the reason of the rate joins ``heard``."""
     for method, kind in METHODS.items():
         size = min(batch_size, len(data)) if kind.samples == "some" else None
         config, why = with_lr(replace(asked, method=method, batch_size=size), data.x, data.y, asked.epochs)
@@ -231,8 +233,8 @@ def _pictures(parts: Mapping[str, Part], data: Dataset, folder: Path, film: Path
 def witness(config: Config, x: Tensor, y: Tensor) -> Witness:
     """Run the first updates of a configuration three ways at once, in float64.
 
-    By hand with torchgd's optimizer; the same with autograd's gradient computed beside it at every step; and
-    with torch.optim.SGD on the same batches.
+    First by hand with torchgd's optimizer, second with autograd's gradient at the same weights, third with
+    torch.optim.SGD on the same batches.
     """
     x, y = float64(x), float64(y)
     if METHODS[config.method].samples != "all":

@@ -25,7 +25,7 @@ def curves(
     """The cost of each optimizer after each epoch, as a PNG.
 
     Args:
-        optimizers: name → what makes it from the parameters.
+        optimizers: name → a function that makes the optimizer from the parameters.
         plan: gives the batches, the same for each.
         data: the samples.
         weight: the weight before training.
