@@ -112,6 +112,12 @@ def test_bad_input_is_one_line(
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("command", ["sweep", "compare", "lesson"])
+def test_commands_for_one_x_say_so(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "grunfeld"]) == 2
+    assert "grunfeld has several x (value, capital), and this command is for one" in capsys.readouterr().err
+
+
 def test_a_column_that_does_not_vary_cannot_be_standardised(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

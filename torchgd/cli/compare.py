@@ -38,6 +38,19 @@ WithOption = Annotated[
 ]
 
 
+StepsOption = Annotated[
+    int | None,
+    typer.Option(parser=opt.whole(1), metavar="N", help="How many updates.", show_default="1000"),
+]
+PassesOption = Annotated[
+    int | None,
+    typer.Option(parser=opt.whole(1), metavar="N", help="How many passes over the data instead."),
+]
+ContractOption = Annotated[
+    bool, typer.Option("--contract", help="Check the optimizer's contract instead: theirs, or else ours.")
+]
+
+
 @app.command(epilog="Example: torchgd compare hubble --against torch.optim.SGD --with momentum=0.9")
 def compare(
     data: opt.DataArgument = "course",
@@ -49,23 +62,15 @@ def compare(
     against: AgainstOption = None,
     with_: WithOption = None,
     lr: opt.LrOption = "0.01",
-    steps: Annotated[
-        int | None,
-        typer.Option(parser=opt.whole(1), metavar="N", help="How many updates.", show_default="1000"),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(parser=opt.whole(1), metavar="N", help="How many passes over the data instead."),
-    ] = None,
+    steps: StepsOption = None,
+    epochs: PassesOption = None,
     batch_size: opt.BatchSizeOption = None,
     order: opt.OrderOption = "sequential",
     seed: opt.SeedOption = 0,
     weight: opt.WeightOption = 1.0,
     device: opt.DeviceOption = "auto",
     dtype: opt.DtypeOption = "float64",
-    contract: Annotated[
-        bool, typer.Option("--contract", help="Check the optimizer's contract instead: theirs, or else ours.")
-    ] = False,
+    contract: ContractOption = False,
     picture: opt.PictureOption = None,
     as_json: opt.JsonOption = False,
 ) -> None:

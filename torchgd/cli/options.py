@@ -226,8 +226,10 @@ def read_data(
     device: str,
     encoding: str | None = None,
     drop_missing: bool = False,
+    *,
+    several: bool = False,
 ) -> Dataset:
-    """The data that the words name, on the device, in the dtype."""
+    """The data that the words name, on the device, in the dtype; of one x, if not of several."""
     check_file(data, x, y, encoding)
     import torch
 
@@ -236,6 +238,9 @@ def read_data(
     kind = torch.float32 if dtype == "float32" else torch.float64
     place = torch_device(device, dtype)
     read = open_data(data, x=x, y=y, dtype=kind, device=place, encoding=encoding, drop_missing=drop_missing)
+    if read.features and not several:
+        what = f"{data} has several x ({', '.join(read.features[:4])}), and this command is for one"
+        raise InputError(f"{what}; give one, e.g. --x {read.features[0]}")
     if drop_missing:
         rows = f"{read.dropped} of {len(read) + read.dropped} rows"
         typer.echo(f"{rows} left out, in which x or y is missing", err=True)

@@ -48,7 +48,7 @@ def stability(
 ) -> None:
     """Say whether y = w·x (and y = w·x + b) will converge, before the first step; exit status 1 if not."""
     plan = opt.plan(method, batch_size, order, seed, lr, loss)
-    dataset = opt.read_data(data, x, y, "float64", "cpu", encoding, drop_missing)
+    dataset = opt.read_data(data, x, y, "float64", "cpu", encoding, drop_missing, several=True)
     if dataset.features:
         if picture or logdir:
             raise InputError("the picture is of one x; leave out --picture and --logdir")

@@ -13,7 +13,21 @@ from torchgd.cli import options as opt
 from torchgd.errors import InputError
 
 if TYPE_CHECKING:
+    from torchgd.data.dataset import Dataset
     from torchgd.runs.run import Config, Run
+
+
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue the run of this name, with the options it had.")
+]
+OverrideOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OPTION", help="Resume although this option differs, e.g. lr; may be repeated."),
+]
+PatienceOption = Annotated[
+    float,
+    typer.Option(parser=opt.real(0), metavar="SECONDS", help="Under torchrun: how long to wait for others."),
+]
 
 
 @app.command(epilog="Example: torchgd train hubble --method sgd --lr auto --predict 2")
@@ -38,23 +52,11 @@ def train(
     dtype: opt.DtypeOption = "float64",
     logdir: opt.LogdirOption = Path("runs"),
     name: opt.NameOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run of this name, with the options it had.")
-    ] = False,
-    override: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OPTION", help="Resume although this option differs, e.g. lr; may be repeated."),
-    ] = None,
+    resume: ResumeOption = False,
+    override: OverrideOption = None,
     overwrite: opt.OverwriteOption = False,
     no_log: opt.NoLogOption = False,
-    patience: Annotated[
-        float,
-        typer.Option(
-            parser=opt.real(0),
-            metavar="SECONDS",
-            help="Under torchrun: how long to wait for others.",
-        ),
-    ] = 1800.0,
+    patience: PatienceOption = 1800.0,
     predict: opt.PredictOption = None,
     as_json: opt.JsonOption = False,
 ) -> None:
@@ -67,18 +69,12 @@ def train(
 
     opt.check_file(data, x, y, encoding)
 
-    from torch import nn
-
     from torchgd.epoch.distributed import process_group
     from torchgd.runs.forecast import MOST_CERTIFIED, prepare, reason
     from torchgd.runs.run import Config, experiment_name, read_in_order, run
 
-    with (
-        process_group(patience) as group,
-        terminal.silent(group.rank > 0),
-        opt.folder(logdir, no_log) as place,
-    ):
-        dataset = opt.read_data(data, x, y, dtype, device, encoding, drop_missing)
+    with process_group(patience) as group, terminal.silent(group.rank > 0), opt.folder(logdir, no_log) as at:
+        dataset = opt.read_data(data, x, y, dtype, device, encoding, drop_missing, several=True)
         config = Config(
             **asdict(plan),
             data=data,
@@ -107,7 +103,7 @@ def train(
             done = run(
                 config,
                 dataset,
-                logdir=place,
+                logdir=at,
                 experiment=experiment_name(dataset),
                 name=name,
                 resume=resume,
@@ -120,10 +116,7 @@ def train(
     if not resume:
         terminal.new_name(name or method, done.folder, to_stderr=as_json)
     why = reason(config, done.history, dataset, certificate)
-    answer = _answer(done, config, why, None if no_log else done.folder)
-    features = config.features(dataset)
-    if features is not None and isinstance(done.model, nn.Linear):
-        answer["weight"] = features.weights(done.model)
+    answer = _answer(done, config, dataset, why, None if no_log else done.folder)
     if predict is not None:
         answer["prediction"] = done.model(predict).item()
     _print(done, answer, None if no_log else logdir, as_json=as_json)
@@ -148,10 +141,10 @@ def _print(done: Run, answer: dict[str, Any], logdir: Path | None, *, as_json: b
         terminal.where_the_curves_are(logdir)
 
 
-def _answer(done: Run, config: Config, reason: str, folder: Path | None) -> dict[str, Any]:
-    history = done.history
+def _answer(done: Run, config: Config, data: Dataset, reason: str, folder: Path | None) -> dict[str, Any]:
+    history, features = done.history, config.features(data)
     return {
-        "weight": done.model.weight.flatten()[0].item(),
+        "weight": features.weights(done.model) if features else done.model.weight.item(),
         "cost": history.cost[-1].item(),
         "status": history.status,
         "reason": reason,

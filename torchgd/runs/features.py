@@ -66,10 +66,11 @@ class FeatureRun:
         x, y = self.rows
         return linear_stability(x, y, lr, bias=self.bias, names=self.names, epochs=epochs, **asked)
 
-    def weights(self, model: nn.Linear) -> dict[str, float]:
+    def weights(self, model: nn.Module) -> dict[str, float]:
         """The weights in the data's own units, by the columns' names; the bias comes last."""
-        own: Tensor = model.weight.detach()[0] / self.scale
+        weight, *bias = (parameter.detach() for parameter in model.parameters())
+        own: Tensor = weight[0] / self.scale
         found = dict(zip(self.names, own.tolist(), strict=True))
         if self.bias:
-            found["bias"] = (model.bias.detach()[0] - (own * self.shift).sum()).item()
+            found["bias"] = (bias[0][0] - (own * self.shift).sum()).item()
         return found
