@@ -130,8 +130,7 @@ def compare(
     if as_json:
         terminal.print_json(answer)
     else:
-        _print_comparison(found, our_name, name)
-        terminal.say(f"picture: {picture}" if picture else "to see the two curves: --picture FILE.png")
+        _print_comparison(found, our_name, name, picture)
     if found.verdict is Verdict.different:
         raise typer.Exit(1)
 
@@ -148,8 +147,8 @@ def _anyones_steps(name: str) -> Iterator[None]:
         raise InputError(f"--against {name}: a step raised {type(error).__name__}: {error}") from error
 
 
-def _print_comparison(found: Comparison, ours: str, theirs: str) -> None:
-    """The table, and the sentence."""
+def _print_comparison(found: Comparison, ours: str, theirs: str, picture: Path | None) -> None:
+    """The table, the sentence, and where the picture is."""
     first = found.first
     rows = [["verdict", found.verdict.value], ["steps compared", str(found.steps)]]
     rows += [["largest distance", f"{found.ulps.max().item():.6g} ulps"]]
@@ -159,6 +158,7 @@ def _print_comparison(found: Comparison, ours: str, theirs: str) -> None:
         rows += [["distance there", f"{first.ulps:.6g} ulps"]]
     terminal.table(["", "value"], rows)
     terminal.say(f"{ours} and {theirs}: {found}")
+    terminal.say(f"picture: {picture}" if picture else "to see the two curves: --picture FILE.png")
 
 
 def _check_contract(factory: Callable[..., Optimizer], name: str, *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from torchgd.errors import InputError
 
 if TYPE_CHECKING:
     from torchgd.data.dataset import Dataset
+    from torchgd.epoch.distributed import Group
     from torchgd.runs.run import Config, Run
 
 
@@ -70,8 +71,8 @@ def train(
     opt.check_file(data, x, y, encoding)
 
     from torchgd.epoch.distributed import process_group
-    from torchgd.runs.forecast import MOST_CERTIFIED, prepare, reason
-    from torchgd.runs.run import Config, experiment_name, read_in_order, run
+    from torchgd.runs.forecast import prepare, reason
+    from torchgd.runs.run import Config, experiment_name
 
     with process_group(patience) as group, terminal.silent(group.rank > 0), opt.folder(logdir, no_log) as at:
         dataset = opt.read_data(data, x, y, dtype, device, encoding, drop_missing, several=True)
@@ -94,25 +95,11 @@ def train(
         if predict is not None and config.features(dataset) is not None:
             raise InputError("--predict is for y = w·x; leave it out, and put your x into the weights shown")
         config, certificate, forecast = prepare(config, dataset, group)
-        with terminal.progress(epochs, method) as on_epoch:
-            read = read_in_order(config, dataset, on_epoch, group)
-            if group.rank:
-                return
-            if read and len(dataset) > MOST_CERTIFIED:
-                forecast.append(read.whole.verdict)
-            done = run(
-                config,
-                dataset,
-                logdir=at,
-                experiment=experiment_name(dataset),
-                name=name,
-                resume=resume,
-                override=override or (),
-                overwrite=overwrite,
-                on_start=lambda: terminal.say_each(forecast, to_stderr=as_json),
-                on_epoch=on_epoch,
-                read=read,
-            )
+        where = {"logdir": at, "experiment": experiment_name(dataset), "name": name, "overwrite": overwrite}
+        how = {**where, "resume": resume, "override": override or ()}
+        done = _run(config, dataset, group, forecast, how, as_json=as_json)
+    if done is None:  # of another rank than 0
+        return
     if not resume:
         terminal.new_name(name or method, done.folder, to_stderr=as_json)
     why = reason(config, done.history, dataset, certificate)
@@ -122,6 +109,29 @@ def train(
     _print(done, answer, None if no_log else logdir, as_json=as_json)
     if done.history.status == "diverged":
         raise typer.Exit(1)
+
+
+def _run(
+    config: Config, data: Dataset, group: Group, forecast: list[str], how: dict[str, Any], *, as_json: bool
+) -> Run | None:
+    """The run, with its forecast before it and a progress bar; of several processes rank 0 alone runs it."""
+    from torchgd.runs.forecast import MOST_CERTIFIED
+    from torchgd.runs.run import read_in_order, run
+
+    with terminal.progress(config.epochs, config.method) as on_epoch:
+        read = read_in_order(config, data, on_epoch, group)
+        if group.rank:
+            return None
+        if read and len(data) > MOST_CERTIFIED:
+            forecast.append(read.whole.verdict)
+        return run(
+            config,
+            data,
+            on_start=lambda: terminal.say_each(forecast, to_stderr=as_json),
+            on_epoch=on_epoch,
+            read=read,
+            **how,
+        )
 
 
 def _print(done: Run, answer: dict[str, Any], logdir: Path | None, *, as_json: bool) -> None:
