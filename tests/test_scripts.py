@@ -19,6 +19,8 @@ import pytest
 import torch
 from lecture_programs import autograd, gradient_descent, mini_batch, stochastic
 
+from torchgd import InputError
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 LECTURES = sorted(script.stem for script in SCRIPTS.glob("lecture*.py"))
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
@@ -41,6 +43,7 @@ def printed(folder: Path) -> Callable[[str], list[str]]:
             output = io.StringIO()
             with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
                 patch.chdir(folder)
+                patch.setattr(sys, "argv", [name])
                 runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
             lines[name] = output.getvalue().splitlines()
         return lines[name]
@@ -261,6 +264,105 @@ def test_lecture_5_homework_shows_every_optimizer(printed: Callable[[str], list[
     lines = printed("lecture5_optimizers")
     assert len(lines) == 9
     assert all(" 1000 evaluations, loss " in line for line in lines)
+
+
+def test_lecture_6_is_the_plain_loop(printed: Callable[[str], list[str]]) -> None:
+    lines = printed("lecture6_logistic_regression")
+    losses = [float(line.split()[1]) for line in lines[:1000]]
+    numbers = [float(NUMBER.findall(line)[-1]) for line in lines[1000:1003]]
+    even = float(lines[1003].split()[-2])
+    differences = [float(line.split()[-1]) for line in lines[1004:1007]]
+    w, b = (p.item() for p in names_of("lecture6_logistic_regression")["start"]().parameters())
+    for loss in losses:
+        chances = [1 / (1 + math.exp(-(w * x + b))) for x in X]
+        expected = -math.log(1 - chances[0]) - math.log(1 - chances[1]) - math.log(chances[2])
+        assert loss == pytest.approx(expected, rel=1e-12)
+        residuals = [chance - passed for chance, passed in zip(chances, (0, 0, 1), strict=True)]
+        w -= 0.01 * sum(r * x for r, x in zip(residuals, X, strict=True))
+        b -= 0.01 * sum(residuals)
+    rounding = 1000 * 2**-50  # of an update: a few times 2⁻⁵² of the weights, which are below 3
+    assert numbers == pytest.approx([w, b, 1 / (1 + math.exp(-4 * w - b))], abs=rounding)
+    assert even == pytest.approx(-b / w, abs=rounding)
+    assert max(differences) <= rounding
+    limit = 8 / ((17 + math.sqrt(17**2 - 4 * 6)) / 2)  # [[14, 6], [6, 3]] has trace 17 and determinant 6
+    assert lines[1007:] == [
+        f"the loss falls at every lr below {limit:.4f}",
+        f"loss {losses[-1]:.4f} here, 0.0001 at w = 20, b = -50: there is no best w",
+    ]
+
+
+def test_lecture_7_keeps_the_certificates_promise(printed: Callable[[str], list[str]]) -> None:
+    raw, standardised, *lines = printed("lecture7_several_features")
+    assert "the condition number is 5.168e+06" in raw
+    assert f"converges in {len(lines) - 6} epochs to 1e-06" in standardised
+    start, left = map(float, NUMBER.findall(lines[-6])[-2:])
+    assert left <= 1e-6 * start
+    of_gradient, of_weight = (float(line.split()[-1]) for line in lines[-5:-3])
+    assert of_gradient <= 1000 * 2**-50  # a gradient is below 2·√61917 = 500
+    assert of_weight <= 1e-14
+    # least squares of Grunfeld's table, by numpy's lstsq
+    weights = dict(line.split(": ") for line in lines[-3:])
+    expected = {"value": 0.114534363, "capital": 0.227514126, "bias": -38.41005399}
+    assert {name: float(weight) for name, weight in weights.items()} == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "error"),
+    [
+        ("a,b,y\n1,2,5\n2,1,4\n3,5,13\n4,1,6\n", ("y",), ""),
+        ("a,b,y\n1,2,1\n2,1,2\n3,5,3\n", ("b", "a"), ""),
+        ("a,b,y\n1,2,1\n2,2,2\n3,2,3\n", ("y",), "column b is the same in every row"),
+        ("a,b,y\n1,2,1\n2,2,2\n3,2,3\n", ("y", "a,rooms"), "no column 'rooms'"),
+    ],
+)
+def test_lecture_7_reads_any_table(
+    text: str,
+    columns: tuple[str, ...],
+    error: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.csv").write_text(text)
+    main = names_of("lecture7_several_features")["main"]
+    if error:
+        with pytest.raises(InputError, match=error):
+            main("own.csv", *columns)
+    else:
+        main("own.csv", *columns)
+        (distance,) = re.findall("best weights: (.*) at the start, (.*) now", capsys.readouterr().out)
+        start, left = map(float, distance)
+        assert left <= 1e-6 * start
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_lecture_9_learns_ten_classes(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if installed:
+        pytest.importorskip("sklearn.datasets")
+    else:
+        monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    script = names_of("lecture9_softmax")
+    name, x, y = script["table"]()
+    assert name.endswith("digits of scikit-learn") == installed
+    assert x.shape[1] == 64
+    assert set(y.tolist()) == set(range(10))
+    lr = script["safe_rate"](x)
+    model, losses = script["by_pytorch"](x, y, lr)
+    assert losses[0] == pytest.approx(math.log(10), rel=1e-14)  # of equal chances
+    assert all(after < before for before, after in pairwise(losses))
+    assert (model(x).argmax(1) == y).double().mean() > 0.9
+    weight, apart = script["by_hand"](x, y, lr)
+    assert apart <= 1e-14  # a gradient is below 1, and is a mean of n such numbers
+    assert (weight - model.weight).abs().max() <= 1e-13  # 100 updates of it
+
+
+def test_lecture_9_says_its_table_and_prints_every_loss(printed: Callable[[str], list[str]]) -> None:
+    table, rate, *lines = printed("lecture9_softmax")
+    assert table.startswith("table: ")
+    assert rate.startswith("the loss falls at every lr below ")
+    assert [int(line.split()[0]) for line in lines[:-3]] == list(range(100))
+    assert float(lines[-3].split()[-2]) > 85
 
 
 def test_lecture_8_is_the_same_run_as_without_its_dataloader(tmp_path: Path) -> None:
