@@ -394,7 +394,8 @@ def test_a_weight_that_is_a_global_is_found_and_put_back() -> None:
 
 def test_one_samples_gradient_trains_with_batches_of_one() -> None:
     models = [LinearModel(), LinearModel()]
-    for model, f in zip(models, ("hand", lambda w, x, y: 2 * x * (w * x - y)), strict=True):
+    ways: list[Any] = ["hand", lambda w, x, y: 2 * x * (w * x - y)]
+    for model, f in zip(models, ways, strict=True):
         train(
             model,
             torch.tensor(X),

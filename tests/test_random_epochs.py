@@ -52,8 +52,9 @@ def moments(x: Tensor, y: Tensor, lr: float, size: int, order: str) -> tuple[Ten
 def at(data: Data, method: str, batch_size: int | None, order: str, share: float) -> Certificate:
     """The certificate at a share of its own limit."""
     asked = {"method": method, "batch_size": batch_size, "order": order}
-    limit = stability(*data, **asked).limit  # type: ignore[arg-type]
-    return stability(*data, share * limit, **asked)  # type: ignore[arg-type]
+    limit = stability(*data, **asked).limit  # type: ignore[call-overload]
+    certificate: Certificate = stability(*data, share * limit, **asked)  # type: ignore[call-overload]
+    return certificate
 
 
 @pytest.mark.parametrize(("method", "batch_size"), METHODS)

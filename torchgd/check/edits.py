@@ -50,7 +50,11 @@ def _parts(view: View) -> Iterator[Value]:
 
 def _other_output(view: View) -> Iterator[Value]:
     """The derivative of an activation at another result than its own."""
-    slope = {"tanh": lambda v: 1 - v * v, "sigmoid": lambda v: v * (1 - v)}.get(view.node.name, view.slope)
+    slopes: dict[str, Callable[[Tensor], Tensor]] = {
+        "tanh": lambda v: 1 - v * v,
+        "sigmoid": lambda v: v * (1 - v),
+    }
+    slope = slopes.get(view.node.name, view.slope)
     for node, label in view.values(view.a):
         if node is not view.node:
             yield Value(

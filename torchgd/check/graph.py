@@ -154,7 +154,7 @@ class Graph:
 
 class _Recorder(TorchDispatchMode):
     def __init__(self, graph: Graph) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = graph
 
     @classmethod

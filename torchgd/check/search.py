@@ -163,7 +163,9 @@ class Search:
         fitting: dict[int, list[tuple[Key, View, Value]]] = {}  # by how much each explains at the first point
         for site in dict.fromkeys(self.sites()):
             view = self.view(0, site)
-            for row in range(len(EDITS)) if view and view.source.index in self.above[name] else ():
+            if view is None or view.source.index not in self.above[name]:
+                continue
+            for row in range(len(EDITS)):
                 for label, value in self.values(0, (site, row), view).items():
                     c = self.number(0, view, value, name)
                     if c is not None:
@@ -272,8 +274,10 @@ class Search:
                 )
         for sites in kinds.values():
             view = self.view(0, sites[0])
-            for row in range(1, len(EDITS)) if view and len(sites) > 1 else ():
-                for label, value in self.values(0, (sites[0], row), view).items() if view else ():
+            if view is None or len(sites) == 1:
+                continue
+            for row in range(1, len(EDITS)):
+                for label, value in self.values(0, (sites[0], row), view).items():
                     if value.start is None:
                         yield Mutant([(site, row, label) for site in sites], view, value, Factor(1.0))
 

@@ -92,13 +92,14 @@ class LinearEpoch:
         if self.batch_size == self.n:
             return 2 / self.eigenvalues[0].item()
         h, _ = self._updates(self.z, self.left)
-        return 2 / torch.linalg.matrix_norm(h, 2).max().item()
+        return 2 / float(torch.linalg.matrix_norm(h, 2).max())
 
     def settled(self, lr: float) -> Tensor:
         """The weights at which a fixed order settles, less the least-squares ones; shape (d,)."""
         matrix, shift = (part[0] for part in self.matrices(torch.tensor([lr], dtype=torch.float64)))
         lost = torch.eye(len(matrix), dtype=torch.float64) - matrix
-        return self.basis @ torch.linalg.solve(lost, shift)
+        settled: Tensor = self.basis @ torch.linalg.solve(lost, shift)
+        return settled
 
     def after(self, epochs: int, start: Tensor, lr: float) -> Tensor:
         """The weights after this many epochs."""
@@ -111,7 +112,8 @@ class LinearEpoch:
             whole = torch.zeros(len(seen) + 1, len(seen) + 1, dtype=torch.float64)
             whole[:-1, :-1], whole[:-1, -1], whole[-1, -1] = matrix, shift, 1.0
             moved = (torch.linalg.matrix_power(whole, epochs) @ torch.cat([seen, seen.new_ones(1)]))[:-1]
-        return self.best + error - self.basis @ seen + self.basis @ moved
+        weights: Tensor = self.best + error - self.basis @ seen + self.basis @ moved
+        return weights
 
 
 def _product(lr: Tensor, h: Tensor, r: Tensor) -> Tensor:

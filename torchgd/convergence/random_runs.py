@@ -59,7 +59,7 @@ class RandomRun:
     @property
     def measured(self) -> float:
         """The geometric mean of the growth of the error in an epoch."""
-        return abs(self.errors[-1] / self.errors[0]) ** (1 / (len(self.errors) - 1))
+        return float(abs(self.errors[-1] / self.errors[0]) ** (1 / (len(self.errors) - 1)))
 
     def suspects(self, meant: Suspect, others: Sequence[Suspect]) -> tuple[list[Suspect], float]:
         """The suspects whose simulated runs end where this one does; the growth that was to be expected.

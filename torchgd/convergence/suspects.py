@@ -135,7 +135,8 @@ def _steps(h: Tensor, r: Tensor, lr: float, suspect: Suspect, centre: float) -> 
     scale, zero = lr * (own + factor), torch.zeros_like(h)
     one = zero + 1.0
     rows = [1 - scale * a, zero - lr * factor * m, -scale * b, a, zero + m, b, zero, zero, one]
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+    steps: Tensor = torch.stack(rows, -1).unflatten(-1, (3, 3))
+    return steps
 
 
 def _joined(steps: Tensor) -> Tensor:
