@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 import re
 import runpy
@@ -173,6 +174,22 @@ def test_lecture_3_line_for_line(
     lines = printed(script)
     assert_same_lines(lines, program())
     assert [line for line in facts if line not in lines] == []
+
+
+def test_the_notebook_of_lecture_3_is_its_scripts(printed: Callable[[str], list[str]]) -> None:
+    script = names_of("make_notebook")
+    notebook = script["NOTEBOOK"].read_text(encoding="utf-8")
+    assert notebook == script["notebook"](), "run python scripts/make_notebook.py"
+    output, space = io.StringIO(), dict[str, Any]()
+    pictures = list[bytes]()
+    with contextlib.redirect_stdout(output):
+        for cell in json.loads(notebook)["cells"]:
+            code = "".join(cell["source"])
+            if cell["cell_type"] == "code":
+                exec(compile(code, cell["id"], "exec"), space)
+                pictures += [space["figure"]._repr_png_()] if code.endswith("\nfigure") else []
+    assert output.getvalue().splitlines() == [line for name in script["SCRIPTS"] for line in printed(name)]
+    assert [picture[:4] for picture in pictures] == [b"\x89PNG"] * 3
 
 
 def test_lecture_4_line_for_line_in_float32(printed: Callable[[str], list[str]]) -> None:

@@ -129,6 +129,13 @@ def to_png(figure: Figure) -> tuple[bytes, int, int]:
     return buffer.getvalue(), width, height
 
 
+class Picture(Figure):
+    """A figure that a notebook shows although pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self)[0]
+
+
 def panels(*titles: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """Axes in the style of all pictures, one for each title, row by row.
 
@@ -138,7 +145,7 @@ def panels(*titles: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
         'after'
     """
     columns = len(titles) // rows
-    figure = Figure(figsize=(max(8, 6 * columns), 5 * rows), dpi=100, layout="constrained")
+    figure = Picture(figsize=(max(8, 6 * columns), 5 * rows), dpi=100, layout="constrained")
     every = [figure.add_subplot(rows, columns, place) for place in range(1, len(titles) + 1)]
     for axes, title in zip(every, titles, strict=True):
         # a file name that is not UTF-8 holds half characters, which no font draws
