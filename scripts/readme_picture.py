@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from torchgd import History, LinearModel, Plan, course, train
-from torchgd.figures import cost_curve, parabola, to_png
+from torchgd.figures import cost_curve, parabola
 from torchgd.moments import Moments
+from torchgd.picture import to_png
 
 PICTURES = Path(__file__).parent / "pictures"
 LR, EPOCHS = 0.01, 30

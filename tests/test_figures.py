@@ -15,8 +15,9 @@ from torch import Tensor
 from torchgd import GradientDescent, History, LinearModel, MiniBatchGradientDescent, train
 from torchgd.animation import animate
 from torchgd.errors import InputError
-from torchgd.figures import METHOD_COLOURS, METHOD_NAMES, cost_curve, parabola, to_png
+from torchgd.figures import METHOD_COLOURS, METHOD_NAMES, cost_curve, parabola
 from torchgd.moments import Moments
+from torchgd.picture import to_png
 
 XS, YS = [1.0, 2.0, 3.0], [2.0, 5.0, 6.0]
 X, Y = torch.tensor(XS).double(), torch.tensor(YS).double()

@@ -208,6 +208,7 @@ def test_plot_draws_the_cost(course_data: tuple[Tensor, Tensor]) -> None:
     assert (axes.get_yscale(), axes.get_xlabel(), line.get_label()) == ("log", "epoch", "gd")
     assert record.plot(axes) is axes
     assert len(axes.get_lines()) == 2
+    assert axes.figure._repr_png_().startswith(b"\x89PNG")  # what a notebook shows
 
 
 def test_every_column_is_declared_where_history_is() -> None:

@@ -13,6 +13,7 @@ LAYER = {
     "gradient": 2,
     "batches": 1,
     "table": 1,
+    "picture": 1,
     "guard": 1,
     "features": 2,
     "moments": 1,

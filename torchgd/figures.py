@@ -5,18 +5,16 @@ Axes are labelled and lines are thick enough to be projected; a method has the s
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping
 from itertools import cycle
 
 from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from torchgd.history import HIGHEST, History
 from torchgd.moments import Moments
+from torchgd.picture import Picture
 from torchgd.plan import METHODS
 
 METHOD_COLOURS = {name: method.colour for name, method in METHODS.items()}
@@ -117,23 +115,6 @@ def cost_curve(
     axes.grid(alpha=0.3)
     axes.legend(fontsize=12)
     return figure
-
-
-def to_png(figure: Figure) -> tuple[bytes, int, int]:
-    """The figure as a PNG, with its width and height in pixels."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():  # a name may hold a character that no font has
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(buffer, format="png")
-    width, height = FigureCanvasAgg(figure).get_width_height()
-    return buffer.getvalue(), width, height
-
-
-class Picture(Figure):
-    """A figure that a notebook shows although pyplot does not know it."""
-
-    def _repr_png_(self) -> bytes:
-        return to_png(self)[0]
 
 
 def panels(*titles: str, rows: int = 1) -> tuple[Figure, list[Axes]]:

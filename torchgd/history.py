@@ -153,9 +153,9 @@ class History(Table):
             The axes; ``axes.figure`` is the picture, which a notebook shows.
         """
         if axes is None:
-            from matplotlib.figure import Figure
+            from torchgd.picture import Picture
 
-            axes = Figure(layout="constrained").add_subplot()
+            axes = Picture(layout="constrained").add_subplot()
         cost = self.cost.double()
         axes.plot(self.epoch, cost.masked_fill(cost > HIGHEST, math.nan), **style)
         if (cost > 0).any():

@@ -32,7 +32,7 @@ def experiment(
     as_json: opt.JsonOption = False,
 ) -> None:
     from torchgd.experiments import EXPERIMENTS as RUN
-    from torchgd.figures import to_png
+    from torchgd.picture import to_png
     from torchgd.runs.runlog import write_runs
 
     outcome = RUN[name](seed)

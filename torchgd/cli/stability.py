@@ -59,7 +59,7 @@ def stability(
     from torchgd.convergence.figures import factor_figure
     from torchgd.convergence.rate import with_lr
     from torchgd.convergence.survey import survey
-    from torchgd.figures import to_png
+    from torchgd.picture import to_png
     from torchgd.runs.atomic import write_whole
     from torchgd.runs.folders import new_folder
     from torchgd.runs.run import experiment_name

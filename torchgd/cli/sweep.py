@@ -63,7 +63,7 @@ def sweep(
 
     from torchgd.convergence.figures import sweep_figure
     from torchgd.convergence.sweep import sweep_lr
-    from torchgd.figures import to_png
+    from torchgd.picture import to_png
     from torchgd.runs.folders import new_folder
     from torchgd.runs.run import experiment_name
     from torchgd.runs.runlog import write_config, write_text

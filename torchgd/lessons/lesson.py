@@ -17,10 +17,11 @@ from torchgd.animation import animate, check_ending
 from torchgd.convergence.certificate import Certificate, stability
 from torchgd.convergence.rate import with_lr
 from torchgd.data.dataset import Dataset, course
-from torchgd.figures import cost_curve, parabola, to_png
+from torchgd.figures import cost_curve, parabola
 from torchgd.model import LinearModel
 from torchgd.moments import Moments, float64
 from torchgd.optim import Eager
+from torchgd.picture import to_png
 from torchgd.plan import METHODS
 from torchgd.runs.atomic import write_whole
 from torchgd.runs.folders import new_folder

@@ -8,8 +8,9 @@ from typing import Any
 from torch.optim import Optimizer
 
 from torchgd.data.dataset import Dataset
-from torchgd.figures import cost_curve, to_png
+from torchgd.figures import cost_curve
 from torchgd.model import LinearModel
+from torchgd.picture import to_png
 from torchgd.plan import Plan
 from torchgd.training import train
 

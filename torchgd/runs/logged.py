@@ -178,7 +178,8 @@ class _Log:
 
     def end(self, history: History) -> None:
         """Write the outcome and the picture."""
-        from torchgd.figures import cost_curve, to_png
+        from torchgd.figures import cost_curve
+        from torchgd.picture import to_png
 
         if self._open is not None:
             log, keeper = self._open

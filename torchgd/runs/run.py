@@ -19,12 +19,13 @@ from torchgd.data.mapped import MappedVector
 from torchgd.epoch.distributed import ALONE, Group
 from torchgd.epoch.scan import Epoch, epoch_in_order, scan
 from torchgd.errors import InputError
-from torchgd.figures import cost_curve, parabola, to_png
+from torchgd.figures import cost_curve, parabola
 from torchgd.history import History
 from torchgd.interruption import stoppable
 from torchgd.model import LinearModel
 from torchgd.moments import Moments
 from torchgd.optim import GradientDescent
+from torchgd.picture import to_png
 from torchgd.plan import Plan
 from torchgd.runs.checkpoint import Checkpoint
 from torchgd.runs.features import FeatureRun
