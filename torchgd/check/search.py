@@ -25,14 +25,8 @@ from torchgd.check.report import Diagnosis
 from torchgd.check.steps import VIEWS, Value, View, parameter_of
 
 _MOST_EDITS = 4
-_LINKS = VIEWS | {
-    "sigmoid",
-    "tanh",
-    "exp",
-    "_softmax",
-    "_log_softmax",
-    "softplus",
-}  # between a layer and the loss
+# what may stand between a layer and the loss
+_LINKS = VIEWS | {"sigmoid", "tanh", "exp", "_softmax", "_log_softmax", "softplus"}
 Changes = dict[Site, list[tuple[Key, Factor]]]
 
 
