@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import re
+import subprocess
+import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -44,7 +48,7 @@ def test_every_command_answers_what_stands_below_it(
     (mine,) = blocks(readme, "py")
     (tmp_path / "mine.py").write_text(mine, encoding="utf-8")
     sessions = [part for block in blocks(readme, "console") for part in block.split("$ ")[1:]]
-    assert len(sessions) == 6
+    assert len(sessions) == 7
     for session in sessions:
         line, expected = session.split("\n", 1)
         command, _, head = line.partition(" | head -")
@@ -91,3 +95,48 @@ def test_the_public_names_in_it_exist(readme: str) -> None:
     names = re.findall(r"`([A-Za-z_]+)`", listed.split("`losses`")[0])
     assert len(names) > 15
     assert set(names) <= set(torchgd.__all__) | {"torchgd"}
+
+
+def lines_of_code(file: Path) -> int:
+    """The lines with a token on them, without comments and docstrings."""
+    documented: set[int] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node) is not None
+        ):
+            documented.update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    with tokenize.open(file) as opened:
+        tokens = [one for one in tokenize.generate_tokens(opened.readline) if one.type not in blank]
+    code = {line for one in tokens[:-1] for line in range(one.start[0], one.end[0] + 1)}
+    return len(code - documented)
+
+
+def test_the_package_is_as_small_as_the_readmes_say() -> None:
+    package = Path(torchgd.__file__).parent
+    files = list(package.rglob("*.py"))
+    program = (
+        "import sys, torchgd.training\n"
+        "print(*[m.__file__ for n, m in sys.modules.items() if n.partition('.')[0] == 'torchgd'], sep='\\n')"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    core = [Path(line) for line in printed.splitlines()]
+    first = [package / f"{name}.py" for name in ("model", "gradient", "batches", "optim", "training")]
+    size = {
+        name: sum(map(lines_of_code, some))
+        for name, some in (("first", first), ("core", core), ("all", files))
+    }
+    assert size["first"] < 500
+    assert size["core"] < 1500
+    assert len(core) < 20
+    assert size["all"] < 14500
+    with_documentation = [len(file.read_text(encoding="utf-8").splitlines()) for file in files]
+    assert sum(with_documentation) == pytest.approx(20000, rel=0.04)
+    assert max(with_documentation) <= 300
+    for readme in READMES:
+        text = (ROOT / readme).read_text(encoding="utf-8")
+        for number in ("500", "1,500", "20", "14,500", "20,000", "300"):
+            assert re.search(rf"(?<![\d,]){number}(?!,?\d)", text.split("\n## ")[-1]), (readme, number)
