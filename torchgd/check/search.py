@@ -156,8 +156,7 @@ class Search:
         name = next(n for n in self.order if n not in good)
         fitting: dict[int, list[tuple[Key, View, Value]]] = {}  # by how much each explains at the first point
         for site in dict.fromkeys(self.sites()):
-            view = self.view(0, site)
-            if view is None or view.source.index not in self.above[name]:
+            if (view := self.view(0, site)) is None or view.source.index not in self.above[name]:
                 continue
             for row in range(len(EDITS)):
                 for label, value in self.values(0, (site, row), view).items():
@@ -267,8 +266,7 @@ class Search:
                     (index, position)
                 )
         for sites in kinds.values():
-            view = self.view(0, sites[0])
-            if view is None or len(sites) == 1:
+            if (view := self.view(0, sites[0])) is None or len(sites) == 1:
                 continue
             for row in range(1, len(EDITS)):
                 for label, value in self.values(0, (sites[0], row), view).items():
