@@ -141,7 +141,7 @@ TRAIN_ERRORS = [
         "--engine scan --gradient autograd",
         "--engine scan composes the gradient by hand, not autograd's; give --engine loop",
     ),
-    ("--resume", "runs/course/gd: no such run to go on with; leave out --resume to begin one"),
+    ("--resume", "runs/course/gd: no such run to resume; leave out --resume to begin one"),
 ]
 
 USAGE_ERRORS = [

@@ -119,7 +119,7 @@ def test_a_signal_keeps_the_run(
     captured = capsys.readouterr()
     assert captured.out == ""
     last = captured.err.splitlines()[-1]
-    assert last == "torchgd: stopped after 4 epochs; torchgd train --resume with the same options goes on"
+    assert last == "torchgd: stopped after 4 epochs; torchgd train --resume with the same options continues"
     folder = Path("runs/hubble/sgd")
     kept = load(folder / "checkpoint.pt")
     assert (kept.place.epoch, kept.place.update, kept.ended) == (4, 4, False)  # 100 = 4 · 24 + 4
@@ -196,7 +196,7 @@ def test_a_diverged_run_stays_so_and_does_not_go_on(capsys: pytest.CaptureFixtur
     assert train(*diverging, "--resume", logdir="alone") == 1
     assert json.loads(capsys.readouterr().out) == began
     assert train("--lr", "0.01", *diverging[2:], "--resume", "--override", "lr", logdir="alone") == 2
-    assert "has diverged and cannot go on" in capsys.readouterr().err
+    assert "has diverged and is over" in capsys.readouterr().err
 
 
 def test_a_tensorboard_that_looks_on_sees_one_unbroken_curve(alone: Path) -> None:
@@ -338,9 +338,7 @@ def test_which_run_goes_on(tmp_path: Path) -> None:
     assert find_run(tmp_path, "course", "sgd", None).name == "sgd-10"
     assert find_run(tmp_path, "course", "gd", None).name == "gd-3"
     assert find_run(tmp_path, "course", "gd", "sgd").name == "sgd"
-    with pytest.raises(
-        InputError, match=r"minibatch: no such run to go on with; there are gd-3, mine, sgd, "
-    ):
+    with pytest.raises(InputError, match=r"minibatch: no such run to resume; there are gd-3, mine, sgd, "):
         find_run(tmp_path, "course", "minibatch", None)
     with pytest.raises(InputError, match="leave out --resume to begin one"):
         find_run(tmp_path, "hubble", "sgd", None)
@@ -377,8 +375,8 @@ def without_settings(folder: Path) -> None:
         ),
         (without_settings, "checkpoint.pt: holds no settings"),
         (spoil_config, "config.json: cannot be read"),
-        (list_config, "config.json: holds no JSON object"),
-        (foreign, "is no run, as it holds 'thesis.txt' but no config.json"),
+        (list_config, "config.json: is not a JSON object"),
+        (foreign, "is not a run, because it holds 'thesis.txt' but no config.json"),
     ],
 )
 def test_a_broken_run_is_refused_and_left_as_it_is(
@@ -424,7 +422,7 @@ def test_a_failure_to_write_is_one_line_and_can_be_gone_on_from(
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == (
         f"torchgd: {Path('runs/hubble/sgd')}: cannot be written (No space left on device); "
-        "check the disk and the folder; torchgd train --resume with the same options goes on"
+        "check the disk and the folder; torchgd train --resume with the same options continues"
     )
     assert "Traceback" not in lines[0]
     assert train(*SGD, "--resume") == 0

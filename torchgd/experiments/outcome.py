@@ -15,9 +15,9 @@ class Outcome:
     """A table, a picture and a sentence.
 
     Attributes:
-        rows: of the table, column → value.
+        rows: the rows of the table, column → value.
         sentence: what was found, with its numbers in it.
-        proved: whether the numbers bear the sentence out.
+        proved: whether the numbers prove the sentence.
         picture: drawn from the same numbers.
         histories: the runs behind it, name → history.
     """

@@ -1,8 +1,8 @@
 """Where is the randomness? The order of the samples is invisible without noise, and visible with it.
 
 Without noise a per-sample update multiplies the error w − w* by a number, 1 − 2 lr xᵢ², and a product does
-not depend on the order of its factors. With noise each update has a target of its own as well, and the last
-ones of an epoch count most.
+not depend on the order of its factors. With noise each update also moves towards another weight, and the last
+updates of an epoch count most.
 
 Source: 《PyTorch深度学习实践》, lecture 3 (2020), whose SGD takes the samples as they stand.
 """
@@ -25,14 +25,14 @@ from torchgd.training import train
 
 LR = 0.01
 EPOCHS = 400
-SETTLED = 200  # epochs, which leave 0.91^200 of the start, the full batch's
-# Three updates an epoch round by at most 4 ε each near w = 2, and an epoch shrinks what went before by 0.74.
+SETTLED = 200  # epochs; the slowest run, the full batch, then has 0.91^200 of its start left
+# Near w = 2 each of three updates rounds by at most 4 ε, and an epoch shrinks earlier errors by 0.74.
 ROUNDING = 3 * 4 * torch.finfo(torch.float64).eps / (1 - 0.74)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One answer to "which SGD?"."""
+    """One kind of SGD, by the order of its samples."""
 
     name: str
     label: str
@@ -101,7 +101,8 @@ def _picture(clean: dict[str, History], noisy: dict[str, History], best: float) 
     )
     for number, kind in enumerate(KINDS):
         few, many = clean[kind.name].weight[:16], noisy[kind.name].weight[:SETTLED]
-        left.plot(few, color=kind.colour, linewidth=9 - 2 * number, label=kind.label)  # they hide each other
+        # Each line is thinner than the one below it, so that all are visible.
+        left.plot(few, color=kind.colour, linewidth=9 - 2 * number, label=kind.label)
         right.plot(many, color=kind.colour, linewidth=2, label=kind.label)
     right.axhline(best, color="#888888", linestyle=":", label=f"least squares, w = {best:.7f}")
     left.set(xlabel="epoch", ylabel="weight w at the end of the epoch")

@@ -30,7 +30,7 @@ from torchgd.training import train
 
 SEEDS = 100
 EPOCHS = 30
-FAR = 0.5  # so far from the saddle, it is left; a minimum is 1 or more away
+FAR = 0.5  # a run this far away has left the saddle; a minimum is 1 or more away
 
 
 class AtSaddle(nn.Module):
@@ -74,7 +74,7 @@ class Problem:
 
 
 def problems() -> tuple[Problem, Problem]:
-    """The one at which SGD is stuck too, and the one that it leaves."""
+    """Two problems: one where SGD is stuck too, and one where it leaves the saddle."""
     x, y = course()
     pull = torch.tensor([1.0, -1.0], dtype=x.dtype)
     return (

@@ -3,9 +3,9 @@
     lecture:  c′₀ = c₀,  c′ₜ = β cₜ + (1 − β) c′ₜ₋₁            β is the weight of the *new* value
     slider s: a₋₁ = 0,   aₜ = (1 − s) cₜ + s aₜ₋₁,  c″ₜ = aₜ / (1 − sᵗ⁺¹)
 
-With β = 1 − s they differ by the start alone, c′ₜ − c″ₜ = sᵗ⁺¹ (c₀ − c″ₜ): the lecture's mean leans on the
-first value, the slider's is debiased. In the long run both divide the standard deviation of independent noise
-by √((2 − β)/β).
+With β = 1 − s they differ only by the start, c′ₜ − c″ₜ = sᵗ⁺¹ (c₀ − c″ₜ): the lecture's mean is biased
+towards the first value, the slider's is debiased. In the long run both divide the standard deviation of
+independent noise by √((2 − β)/β).
 
 Source: 《PyTorch深度学习实践》, lecture 3 (2020); D. Kingma and J. Ba, Adam, ICLR (2015), for the debiasing.
 """
@@ -94,7 +94,7 @@ def run(seed: int) -> Outcome:
         f"lecture-beta-{BETA:g}": replace(raw, loss_before=by_lecture),
         f"slider-{1 - BETA:g}": replace(raw, loss_before=by_slider),
     }
-    # A mean rounds three times a value and forgets at the rate β: 3 ε / β of the largest loss, in each mean.
+    # A mean rounds three times for each value and forgets at the rate β: 3 ε / β of the largest loss.
     proved = bool(residue < 2 * 3 * torch.finfo(x.dtype).eps / BETA)
     return Outcome(rows, sentence, proved, _picture(costs, by_lecture, by_slider), histories)
 

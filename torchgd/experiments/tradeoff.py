@@ -6,7 +6,7 @@ samples anew, its expectation follows from two exact recursions, with r = y − 
     E e  ← (1 − 2 lr m₂) E e
     E e² ← ((1 − 2 lr m₂)² + 4 lr² (m₄ − m₂²)/b) E e² − 8 lr² mean(x³ r)/b · E e + 4 lr² mean(x² r²)/b
 
-The best learning rate is the one that has E e² where it should be after the fewest updates.
+The best learning rate is the one that reaches the goal for E e² after the fewest updates.
 
 Source: L. Bottou, F. Curtis and J. Nocedal, Optimization methods for large-scale machine learning, SIAM
 Review 60 (2018) 223.
@@ -47,7 +47,7 @@ class Race:
     size: int
     lr: float
     excess: Tensor
-    seconds: tuple[float, float]  # of an update, the shortest and the longest of several times
+    seconds: tuple[float, float]  # of one update: the shortest and the longest of several
     first: History
 
     @property
@@ -57,12 +57,12 @@ class Race:
 
     @property
     def samples(self) -> int:
-        """The samples seen by then."""
+        """The samples seen until then."""
         return self.updates * self.size
 
     @property
     def label(self) -> str:
-        """What it is called in the table and in the picture."""
+        """Its name in the table and in the picture."""
         return {1: "per sample", SAMPLES: "full batch"}.get(self.size, f"batch of {self.size:,}")
 
     def row(self, rates: str) -> dict[str, str | int | float]:
@@ -125,7 +125,7 @@ class Law:
         return torch.stack(squares) / self.best**2
 
     def best_rate(self, size: int) -> float:
-        """The learning rate whose expected excess is first at half the goal; chance stays below the goal."""
+        """The learning rate that is first at half the goal in the mean; chance then stays below the goal."""
         excess = self.expected_excess(RATES, size)
         first = int((excess <= GOAL / 2).any(1).int().argmax())
         return RATES[excess[first].argmin()].item()
@@ -161,7 +161,7 @@ def run(seed: int) -> Outcome:
 
 
 def _race(law: Law, size: int, lr: float, seconds: tuple[float, float], generator: torch.Generator) -> Race:
-    """Run it over and over, for half as long again as it is expected to take."""
+    """Repeat the run; each is half as long again as the expected number of updates."""
     expected = law.expected_excess(torch.tensor([lr], dtype=law.x.dtype), size)
     updates = 5 + 3 * int((expected <= GOAL).int().argmax()) // 2
     histories = list[History]()
@@ -174,13 +174,13 @@ def _race(law: Law, size: int, lr: float, seconds: tuple[float, float], generato
         drawn = torch.randint(SAMPLES, (size * updates,), generator=generator)
         batches = Batches(len(drawn), size)
         run = train(model, law.x[drawn], law.y[drawn], optimizer, 1, gradient="hand", batches=batches)
-        histories.append(replace(run, cost=law.cost(run.weight)))  # of all samples, not of those drawn
+        histories.append(replace(run, cost=law.cost(run.weight)))  # over all samples, not the drawn ones
     weights = torch.stack([torch.cat([run.weight[:1], run.update_weight]) for run in histories])
     return Race(size, lr, law.excess(weights), seconds, histories[0])
 
 
 def _seconds_an_update(law: Law, size: int) -> tuple[float, float]:
-    """To draw, compute the gradient and step; the shortest and the longest of five times."""
+    """The seconds of drawing, gradient and step: the shortest and the longest of five measurements."""
     model = LinearModel(0.0, dtype=law.x.dtype)
     optimizer = GradientDescent(model.parameters(), lr=1e-3)
     times, updates = [], 50

@@ -28,7 +28,7 @@ EPOCHS = 1000
 
 
 class Forgetful(GradientDescent):
-    """Gradient descent of somebody who never clears the gradient."""
+    """Gradient descent that never clears the gradient."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Do nothing."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put ``data`` into the file, so that a reader sees the old content or the new one, never a part.
+    """Put ``data`` into the file, so that a reader sees the old content or the new one, never a mixture.
 
-    A temporary file beside it is written, brought to the disk, and renamed; its name is always the
-    same, so that what a killed process left is taken away by the next.
+    A temporary file beside it is written, flushed to the disk, and renamed; its name is always the
+    same, so that the next call removes what a killed process left.
 
     Raises:
         OSError: the disk is full, or the folder can't be written; the old content stands.
@@ -24,7 +24,7 @@ def write_whole(path: Path, data: bytes) -> None:
         (['answer.txt'], '2.0')
     """
     temporary = path.with_name(f".{path.name}.part")
-    temporary.unlink(missing_ok=True)  # never through a link that stands there
+    temporary.unlink(missing_ok=True)  # do not write through a link of this name
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -34,7 +34,7 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the new name is on the disk only when the folder is
+    if os.name == "posix":  # the new name is on the disk only after the folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             with suppress(OSError):  # network drives refuse it for folders

@@ -1,8 +1,8 @@
-"""Checkpoints: all that a run needs to go on with the same bits, in a file that executes nothing.
+"""Checkpoints: all that a run needs to be resumed with the same bits, in a file that executes nothing.
 
 It holds tensors, numbers and words only, the version of its format, and a checksum, and is read with
-``torch.load(weights_only=True)``. The generator's state is that of the samples' order: a module that draws
-random numbers of its own, by dropout for one, needs ``torch.get_rng_state()`` to be kept beside it.
+``torch.load(weights_only=True)``. It has the state of the generator of the samples' order only: if a module
+draws random numbers too, for example by dropout, keep ``torch.get_rng_state()`` beside the checkpoint.
 
     >>> import tempfile
     >>> from torchgd import StochasticGradientDescent, course, train
@@ -13,7 +13,7 @@ random numbers of its own, by dropout for one, needs ``torch.get_rng_state()`` t
     ...     return model, StochasticGradientDescent(model.parameters())
     >>> x, y = (data.reshape(-1, 1) for data in course())
 
-A run of 5 epochs, kept, and gone on with to 10, has the bits of a run of 10:
+A run of 5 epochs, saved and resumed to 10, has the same bits as a run of 10:
 
     >>> model, optimizer = begin()
     >>> history = train(model, x, y, optimizer, epochs=5)
@@ -59,9 +59,9 @@ class Checkpoint:
     Attributes:
         model, optimizer, scheduler: what their ``state_dict()`` gave; no scheduler is None.
         history: the run so far.
-        place: where it goes on.
+        place: where it continues.
         settings: what was configured, in numbers and words.
-        ended: whether there is nothing left to do.
+        ended: whether the run has ended.
     """
 
     model: dict[str, Any]
@@ -109,7 +109,7 @@ def take(
     settings: Mapping[str, Any] = MappingProxyType({}),
     ended: bool = False,
 ) -> Checkpoint:
-    """A checkpoint of the present state, copied, so that training may go on.
+    """A checkpoint of the present state, as copies, so that training may continue.
 
     Args:
         model, optimizer, scheduler: as they are at ``place``.
@@ -129,7 +129,7 @@ def take(
 
 
 def save(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; a file that stands there is replaced at once, or stays whole.
+    """Write a checkpoint; an old file is replaced in one step, or stays whole.
 
     Raises:
         OSError: the disk is full, or the folder can't be written.
@@ -153,7 +153,7 @@ def load(path: Path | str) -> Checkpoint:
     """Read a checkpoint; nothing in the file is executed.
 
     Raises:
-        InputError: there is none, it is not one of ours, or its content has changed since it was written.
+        InputError: there is none, it is not torchgd's, or its content has changed since it was written.
     """
     try:
         data = Path(path).read_bytes()
@@ -165,7 +165,7 @@ def load(path: Path | str) -> Checkpoint:
         found = (whole["format"], whole["version"])
         content = whole["content"]
         intact = whole["checksum"] == _checksum(content)
-    except Exception:  # what torch.load raises for broken bytes has no common class
+    except Exception:  # torch.load raises many types for damaged bytes
         raise InputError(f"{path}: not a checkpoint of torchgd, or a broken one; {begin_anew}") from None
     if found != (FORMAT, VERSION):
         raise InputError(f"{path}: a checkpoint of format {found}, not {(FORMAT, VERSION)}; {begin_anew}")
@@ -181,7 +181,7 @@ def load(path: Path | str) -> Checkpoint:
 
 
 def _checksum(content: object) -> str:
-    """SHA-256 of the content, whatever the layout of the file that holds it."""
+    """SHA-256 of the content; it does not depend on the layout of the file."""
     digest = hashlib.sha256()
 
     def add(value: object) -> None:

@@ -1,7 +1,7 @@
-"""A TensorBoard event file, which takes the place of the older ones in its folder at once.
+"""A TensorBoard event file, which replaces the older ones in its folder in one step.
 
-An event is written when it is added, by the thread that adds it: a full disk is an error there, and
-not one in a thread of the writer's own.
+An event is written when it is added, by the thread that adds it: a full disk is therefore an error in
+that thread, not in a background thread of a writer.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class EventFile:
     """The one event file of a run.
 
     It is made under a name that TensorBoard does not read. :meth:`publish` gives it its name, which sorts
-    after those of the older files, and empties those. It begins with a session's start: a TensorBoard that
-    has read an older file drops what it held, and so shows one curve. An older file is taken away by the
-    next publish only, since a TensorBoard that looks on needs it to get from its end to the new file.
+    after those of the older files, and empties those. It begins with a session start, so that a TensorBoard
+    that has read an older file drops its points and shows one curve. Only the next publish removes an older
+    file, because a running TensorBoard needs it to get from its end to the new file.
 
     Raises:
         OSError: the disk is full, or the folder can't be written; so do the methods.
@@ -41,13 +41,13 @@ class EventFile:
         self._add(Event(step=step, summary=summary))
 
     def publish(self) -> None:
-        """Let TensorBoard see what has been written, instead of the older files of the folder."""
+        """Show TensorBoard what has been written, instead of the older files of the folder."""
         older = sorted(self._folder.glob("events.out.tfevents.*"))
         times = [int(path.name.split(".")[3]) for path in older if path.name.split(".")[3].isdecimal()]
         now = max([int(time.time()), *(moment + 1 for moment in times)])
         self._file.close()
         self._path = self._path.replace(self._folder / f"events.out.tfevents.{now:010d}.torchgd")
-        self._file = self._path.open("ab")  # again: Windows renames no open file
+        self._file = self._path.open("ab")  # reopened, because Windows cannot rename an open file
         self._records = RecordWriter(self._file)
         for path in older:
             if path.stat().st_size:

@@ -15,7 +15,7 @@ from torchgd.features import standardization
 
 
 class FeatureRun:
-    """What a run of y = w·x (+ b) trains on: nn.Linear, and the features, standardised where that is asked.
+    """What a run of y = w·x (+ b) trains on: nn.Linear, and the features, standardised if asked.
 
     Args:
         data: the samples; x of shape (n,) is one feature.
@@ -26,7 +26,7 @@ class FeatureRun:
         names: of the features.
 
     Raises:
-        InputError: a feature does not vary, and is to be standardised; or the data stay in files.
+        InputError: a feature to be standardised does not vary, or the data are in files.
 
     Example:
         >>> from torchgd import course
@@ -61,7 +61,7 @@ class FeatureRun:
         return model
 
     def certificate(self, lr: float | None, sampling: dict[str, Any], epochs: int) -> LinearCertificate:
-        """The certificate of this run; of the best lr, if none is given."""
+        """The certificate of this run, or of the best lr if none is given."""
         asked = {name: value for name, value in sampling.items() if name != "seed"}
         x, y = self.rows
         return linear_stability(x, y, lr, bias=self.bias, names=self.names, epochs=epochs, **asked)

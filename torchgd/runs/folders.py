@@ -1,4 +1,4 @@
-"""The folders of runs: their names, and the list of those that there are."""
+"""The folders of runs: their names, and the list of the existing ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from torchgd.errors import InputError
 
 CONFIG = "config.json"
-_FORBIDDEN = '<>:"/\\|?*'  # in the name of a file on Windows
+_FORBIDDEN = '<>:"/\\|?*'  # in the names of files on Windows
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
 
-_TAIL = 1 << 16  # bytes of history.csv in which its last cost stands
+_TAIL = 1 << 16  # bytes at the end of history.csv that contain its last cost
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Entry:
     """A run in the list.
 
     Attributes:
-        name: of its folder below the folder of all runs, as ``experiment/run``.
+        name: ``experiment/run``, its folder below the folder of all runs.
         settings: what its config.json says.
-        cost: the last one in its history.csv; None where there is none.
-        when: when it began, in seconds since 1970.
+        cost: the last one in its history.csv, or None.
+        when: its start, in seconds since 1970.
     """
 
     name: str
@@ -42,7 +42,7 @@ def new_folder(logdir: Path, experiment: str, name: str, *, overwrite: bool = Fa
     With ``overwrite`` the run of this name, if there is one, is removed first.
 
     Raises:
-        InputError: a name that is no file name on some system, or a folder that can't be written.
+        InputError: some system does not allow this name, or the folder cannot be written.
     """
     for part in (experiment, name):
         check_name(part)
@@ -103,14 +103,14 @@ def remove(logdir: Path, pattern: str) -> list[str]:
         if folder.is_dir() and not folder.is_symlink() and (folder / CONFIG).is_file()
     ]
     if not folders:
-        raise InputError(f"{logdir / pattern}: no run has this name; torchgd runs lists those that there are")
+        raise InputError(f"{logdir / pattern}: no run has this name; torchgd runs lists all names")
     for folder in folders:
         shutil.rmtree(folder)
     return [folder.relative_to(logdir).as_posix() for folder in folders]
 
 
 def _last_cost(path: Path) -> float | None:
-    """The last cost in a history.csv, of which only the two ends are read."""
+    """The last cost in a history.csv; only the beginning and the end of the file are read."""
     try:
         with path.open("rb") as file:
             header = file.readline().decode().strip().split(",")

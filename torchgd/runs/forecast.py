@@ -1,4 +1,4 @@
-"""What is said of a run before its first update, and of its end."""
+"""The sentences about a run before its first update, and about its end."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from torchgd.runs.features import FeatureRun
 from torchgd.runs.run import Config, with_engine
 
 MUCH_LOWER = 0.5  # of the cost without an intercept
-MOST_CERTIFIED = 1_000_000  # samples; above it the certificate takes longer than the run
+MOST_CERTIFIED = 1_000_000  # samples; for more the certificate takes longer than the run
 
 
 def prepare(
     config: Config, data: Dataset, group: Group = ALONE
 ) -> tuple[Config, Certificate | None, list[str]]:
-    """The configuration with its learning rate and engine chosen, its certificate, and what to say of it.
+    """The configuration with its learning rate and engine chosen, its certificate, and sentences about it.
 
     Above a million samples there is no certificate.
 
     Raises:
-        InputError: no learning rate can be chosen for these data; the engine cannot serve.
+        InputError: no learning rate can be chosen for these data, or the engine cannot run them.
     """
     features = config.features(data)
     if features is not None:
         return _prepare_features(config, data, features, group)
     said = []
-    if config.lr is None:  # data in files are not read where nothing asks for them
+    if config.lr is None:  # only then are data in files read here
         config, why = with_lr(config, data.x, data.y, config.epochs)
         said.append(why)
     certificate = None
@@ -63,9 +63,9 @@ def _prepare_features(
 
 
 def missing_intercept(data: Dataset) -> list[str]:
-    """A sentence where y = w·x + b fits these data much better than y = w·x, each at its best."""
+    """A sentence if y = w·x + b fits these data much better than y = w·x, each at its best."""
     x, y = float64(data.x), float64(data.y)
-    if len(x) < 4:  # two numbers fit few samples well in any case
+    if len(x) < 4:  # w and b always fit so few samples well
         return []
     through_0, dx, dy = Moments.of([(x, y)]), x - x.mean(), y - y.mean()
     slope = (dx @ dy / (dx @ dx).clamp_min(1e-300)).item()
@@ -78,7 +78,7 @@ def missing_intercept(data: Dataset) -> list[str]:
 
 
 def reason(config: Config, history: History, data: Dataset, certificate: Certificate | None) -> str:
-    """Why the run ended as it did; of one that diverged, what made it so and what to do."""
+    """Why the run ended with this status; if it diverged, also the cause and what to do."""
     if history.status != "diverged":
         return history.reason
     if len(data) > MOST_CERTIFIED:

@@ -1,4 +1,4 @@
-"""A run's checkpoints while it goes."""
+"""The checkpoints of a run while it runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torchgd.runs import checkpoint
 from torchgd.runs.checkpoint import Checkpoint
 from torchgd.training import Place
 
-SECONDS_BETWEEN = 2.0  # checkpoints, at least
-SHARE_OF_TIME = 0.05  # that they may take, however long the history is
+SECONDS_BETWEEN = 2.0  # at least, between two checkpoints
+SHARE_OF_TIME = 0.05  # at most, for the checkpoints of a long history
 
 
 class Keeper:
@@ -28,7 +28,7 @@ class Keeper:
         path: of the checkpoint.
         model, optimizer: those that train.
         settings: the run's.
-        past: the checkpoint that the run goes on from.
+        past: the checkpoint from which the run is resumed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Keeper:
         self._next = time.monotonic() + SECONDS_BETWEEN
 
     def __enter__(self) -> Keeper:
-        self._save()  # with the settings of now
+        self._save()  # with the new settings
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
@@ -54,8 +54,8 @@ class Keeper:
                 self._save()
 
     def note(self, part: History, place: Place) -> None:
-        """Take down what is new; to be called by ``on_progress``."""
-        if part.status == "diverged":  # the place is beyond the last finite weight: not one to go on from
+        """Keep what is new; to be called by ``on_progress``."""
+        if part.status == "diverged":  # its place has no finite weight
             return
         self._parts.append(part)
         self._state = checkpoint.take(self._model, self._optimizer, part, place, settings=self._settings)
@@ -63,7 +63,7 @@ class Keeper:
             self._save()
 
     def end(self, history: History) -> None:
-        """Keep the run as one that has ended, with its outcome."""
+        """Save the run as ended, with its outcome."""
         place = self._state.place if self._state else Place()
         self._parts = [history]
         self._state = checkpoint.take(
@@ -72,7 +72,7 @@ class Keeper:
         self._save()
 
     def _save(self) -> None:
-        """Write the state of the last note, with the history so far."""
+        """Write the state of the last :meth:`note`, with the history so far."""
         if self._state is None:
             return
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""``torchgd.train``: the loop, and where they are asked for a log and a progress bar."""
+"""``torchgd.train``: the loop, and if asked a log and a progress bar."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ def train(
         optimizer: any :class:`torch.optim.Optimizer` of the model's parameters.
         epochs: passes over the data, 1 or more.
         gradient: "autograd"; "hand" for :func:`torchgd.gradient.gradient`; or your own f(w, x, y), which
-            takes w of shape () and a batch of shape (b,) and returns dC/dw, a number or of shape ().
+            takes w of shape () and a batch x, y of shape (b,), and returns dC/dw, a number or of shape ().
         loss_fn: loss of (prediction, target), shape ().
-        batches: the batches of an epoch, or how many samples one has; the optimizer's own if not given,
-            all data at once if it has none.
+        batches: the batches of an epoch, or the batch size; those of the optimizer if not given, or all data
+            at once if it has none.
         scheduler: its ``step()`` is called after every epoch, that of ReduceLROnPlateau with the cost.
-        check: warn first, by its name, of a mistake that :func:`torchgd.check_gradient` finds in your own f.
-        log: a folder for the run, as ``runs/mine/first``: for its TensorBoard event file, config.json,
+        check: test your f with :func:`torchgd.check_gradient` first, and name the mistake in a warning.
+        log: a folder for the run, such as ``runs/mine/first``, for its TensorBoard event file, config.json,
             history.csv, checkpoint and a picture of the cost. If it exists, the next free number is added.
         progress: show a bar of the epochs, on standard error or in a notebook.
-        max_points: no more updates than this are recorded, evenly spaced.
+        max_points: at most this many updates are recorded, evenly spaced.
         on_progress: called a few times a second, and at the end, with what is new in the history and the
-            place, between two updates: an exception that it raises leaves a state to resume from.
+            place, between two updates; after an exception from it the run can be resumed.
         resume: continue from this history and place, with the model and optimizer of that moment.
 
     Returns:
@@ -118,7 +118,7 @@ def _each(reports: list[Report], part: History, place: Place) -> None:
 
 
 def _bar(stack: ExitStack, epochs: int) -> Report:
-    """A bar of epochs, which goes when the stack does."""
+    """A bar of epochs, which is removed when the stack closes."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -128,7 +128,7 @@ def _bar(stack: ExitStack, epochs: int) -> Report:
 
 
 class _Log:
-    """The folder of a run, made at its first report: an InputError comes before it, and writes nothing."""
+    """The folder of a run, made at its first report, so that an InputError before it writes nothing."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class _Log:
         keeper.note(part, place)
 
     def _opened(self) -> tuple[RunLog, Keeper]:
-        # imported here, since a run without a log does without TensorBoard
+        # Imported here, because a run without a log does not need TensorBoard.
         from torchgd.runs.folders import new_folder
         from torchgd.runs.keeper import Keeper
         from torchgd.runs.resume import CHECKPOINT

@@ -1,4 +1,4 @@
-"""Going on with a run: which one it is, and whether it is the same one."""
+"""Resuming a run: finds it, and checks that its settings are the same."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from torchgd.runs.folders import check_name
 from torchgd.training import Place
 
 CHECKPOINT = "checkpoint.pt"
-GO_ON = "torchgd train --resume with the same options goes on"
-_KEEP_PLACE = {"lr", "epochs", "gradient", "device"}  # in the epoch; without the others it is another epoch
+GO_ON = "torchgd train --resume with the same options continues"
+_KEEP_PLACE = {"lr", "epochs", "gradient", "device"}  # after changes of others a new epoch begins
 OVERRIDABLE = [
     "lr",
     "epochs",
@@ -36,15 +36,15 @@ OVERRIDABLE = [
     "device",
     "engine",
 ]
-# versions and names; the data count by content
+# Versions and names; data are compared by their content.
 _NOT_COMPARED = {"torchgd", "torch", "data", "x", "y", "encoding", "drop_missing"}
 
 
 def find_run(logdir: Path, experiment: str, method: str, name: str | None) -> Path:
-    """The folder of the run of this name, or else of the method's last run: of sgd, sgd-2, sgd-3 the third.
+    """The folder of the run of this name, or of the method's last run (of sgd, sgd-2, sgd-3 the third).
 
     Raises:
-        InputError: there is none, with the names of those that there are.
+        InputError: there is none; the message lists the existing ones.
     """
     wanted = method if name is None else name
     check_name(wanted)
@@ -55,18 +55,18 @@ def find_run(logdir: Path, experiment: str, method: str, name: str | None) -> Pa
     run = numbers[max(numbers)] if name is None and numbers else name
     if run not in found:
         there = f"there are {', '.join(found)}; give --name" if found else "leave out --resume to begin one"
-        raise InputError(f"{folder / wanted}: no such run to go on with; {there}")
+        raise InputError(f"{folder / wanted}: no such run to resume; {there}")
     return folder / run
 
 
 def past_of(folder: Path, settings: Mapping[str, Any], override: Sequence[str]) -> Checkpoint | None:
-    """The checkpoint to go on from, or None where the run was killed before its first.
+    """The checkpoint to resume from, or None if the run was killed before its first one.
 
     Args:
         folder: the run's.
-        settings: those of now; all but versions and names must be the run's.
-        override: the names of those that may differ. After most of them a new epoch begins: the checkpoint is
-            taken back to the end of the last whole one.
+        settings: the present ones; all but versions and names must be the run's.
+        override: the names of those that may differ. For most of them the run resumes from the end of the
+            last whole epoch.
 
     Raises:
         InputError: the folder holds something else or something broken, or the settings differ.
@@ -80,7 +80,7 @@ def past_of(folder: Path, settings: Mapping[str, Any], override: Sequence[str]) 
         return None
     differing = {key for key in settings.keys() - _NOT_COMPARED if was.get(key) != settings[key]}
     if "dtype" in differing:
-        differing.discard("checksum")  # other bytes of the same numbers
+        differing.discard("checksum")  # the same numbers with other bytes
     names = {"data" if key in {"samples", "checksum"} else key for key in differing}
     refused = sorted(names - set(override))
     if refused:
@@ -93,7 +93,7 @@ def past_of(folder: Path, settings: Mapping[str, Any], override: Sequence[str]) 
     if kept.place.epoch > settings["epochs"]:
         raise InputError(f"{folder}: {kept.place.epoch} epochs are done; give --epochs of that or more")
     if names and kept.history.status == "diverged":
-        raise InputError(f"{folder}: the run has diverged and cannot go on; leave out --resume to begin anew")
+        raise InputError(f"{folder}: the run has diverged and is over; leave out --resume to start over")
     if not names <= _KEEP_PLACE:
         kept = _at_epoch_end(kept)
     changes = list(was.get("overridden", []))
@@ -103,7 +103,7 @@ def past_of(folder: Path, settings: Mapping[str, Any], override: Sequence[str]) 
 
 
 def counted_on(past: History | None, part: History, batches: Batches) -> History:
-    """The part of a run whose updates and samples so far came in other batches, counted on from those."""
+    """The new part of a run, counted on from the updates and samples of earlier, other batches."""
     if past is None:
         return part
     updates = int(past.end_update[-1]) - int(past.epoch[-1]) * len(batches)
@@ -118,7 +118,7 @@ def counted_on(past: History | None, part: History, batches: Batches) -> History
 
 
 def _at_epoch_end(kept: Checkpoint) -> Checkpoint:
-    """The checkpoint as it was at the end of the last whole epoch; the order of the samples begins anew."""
+    """The checkpoint as it was at the end of the last whole epoch; the generator of the order starts over."""
     history = kept.history
     whole = history.update <= history.end_update[-1]
     return replace(
@@ -133,28 +133,26 @@ def _at_epoch_end(kept: Checkpoint) -> Checkpoint:
 
 
 def _read(folder: Path) -> tuple[Mapping[str, Any] | None, Checkpoint | None]:
-    """The run's settings and its last checkpoint, each as far as it got before it was killed."""
+    """The run's settings and its last checkpoint, as far as they were written."""
     if (folder / CHECKPOINT).exists():
         kept = checkpoint.load(folder / CHECKPOINT)
         if not kept.settings:
-            raise InputError(
-                f"{folder / CHECKPOINT}: holds no settings; it can be gone on with in Python only"
-            )
+            raise InputError(f"{folder / CHECKPOINT}: holds no settings; it can be resumed in Python only")
         return kept.settings, kept
     path = folder / "config.json"
     if not path.exists():
         others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
         if others:
             raise InputError(
-                f"{folder}: is no run, as it holds {others[0]!r} but no config.json; check --name"
+                f"{folder}: is not a run, because it holds {others[0]!r} but no config.json; check --name"
             )
         return None, None
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); leave out --resume to begin anew") from None
+        raise InputError(f"{path}: cannot be read ({error}); leave out --resume to start over") from None
     if not isinstance(settings, dict):
-        raise InputError(f"{path}: holds no JSON object; leave out --resume to begin anew")
+        raise InputError(f"{path}: is not a JSON object; leave out --resume to start over")
     return settings, None
 
 
@@ -169,11 +167,11 @@ def _worded(settings: Mapping[str, Any], name: str) -> str:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Write a run's folder, alone: a living process that writes it, or a failure to write, is one line.
+    """Lock a run's folder for writing; another writer, or a failure to write, becomes an InputError.
 
     Raises:
-        InputError: another process is at work there (where the system has no locks, trust the caller), the
-            disk is full, or the folder can't be written.
+        InputError: another process writes there (not noticed on systems without locks), the disk is full,
+            or the folder cannot be written.
     """
     try:
         with ExitStack() as stack:

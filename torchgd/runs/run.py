@@ -40,7 +40,7 @@ PICTURES = ("parabola", "cost")  # by their tags
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Plan):
-    """A plan, and all else that decides the numbers of a run, as config.json holds it."""
+    """A plan, and everything else that decides the numbers of a run; the content of config.json."""
 
     data: str
     x: str | None = None
@@ -58,7 +58,7 @@ class Config(Plan):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The values by name; without the loss, which is the mean in every run, and what is not asked for."""
+        """The values by name, without options that are not used, and without the loss (always the mean)."""
         unasked = {"loss", *(name for name in ("bias", "standardize") if not getattr(self, name))}
         return {name: value for name, value in asdict(self).items() if name not in unasked}
 
@@ -71,7 +71,7 @@ class Config(Plan):
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended: its history, its model, its folder, and whether there was nothing left to do."""
+    """A run that has ended: its history, its model, its folder, and whether it had ended before."""
 
     history: History
     model: LinearModel | nn.Linear
@@ -99,17 +99,17 @@ def run(
         config: what to train.
         data: the data it names, on its device, in its dtype.
         logdir, experiment, name: where to; the name is the method's if not given.
-        resume: go on with the run of this name from its last checkpoint; a run that has ended is only read.
+        resume: continue the run of this name from its last checkpoint; a run that has ended is only read.
         override: the settings in which a resumed run may differ from what it was.
-        overwrite: remove the run of this name first; else the new one takes the next free number.
-        on_start: called once, when nothing that the input can be at fault for is left to go wrong.
-        on_epoch: called now and then with the number of epochs done, for a progress bar.
+        overwrite: remove the run of this name first; else the new one gets the next free number.
+        on_start: called once, after all checks of the input.
+        on_epoch: called from time to time with the number of epochs done, for a progress bar.
         read: what :func:`read_in_order` gave, if it was called before.
 
     Raises:
-        InputError: the run's folder can't be written, there is no such run to go on with, a sample or the
-            cost at the start is not finite; then nothing is written.
-        Stopped: SIGINT or SIGTERM came; the run can be gone on with.
+        InputError: the run's folder can't be written, there is no such run to resume, a sample or the
+            cost at the start is not finite; nothing is written then.
+        Stopped: SIGINT or SIGTERM came; the run can be resumed.
     """
     features = config.features(data)
     model: LinearModel | nn.Linear
@@ -135,7 +135,7 @@ def run(
                 file = folder / CHECKPOINT
                 raise InputError(f"{file}: its place is not in an epoch; delete the file to start over")
             past.restore(model, optimizer)
-            optimizer.param_groups[0]["lr"] = config.lr  # which may be overridden
+            optimizer.param_groups[0]["lr"] = config.lr  # lr may be overridden
             settings = dict(past.settings)
         ended = past.history if past is not None and past.has_ended(config.epochs) else None
         if ended is not None and RunLog.is_whole(folder, ended, PICTURES[bool(features) :]):
@@ -197,9 +197,9 @@ def read_in_order(
     on_epoch: Callable[[int], None] = lambda epochs: None,
     group: Group = ALONE,
 ) -> Epoch | None:
-    """The one reading of the data of a run by the scan in a fixed order; None for other runs.
+    """Read the data once, for a run by the scan in a fixed order; None for other runs.
 
-    Arguments and errors as for :func:`run`. A group of processes shares the reading; rank 0 alone goes on.
+    Arguments and errors as for :func:`run`. A group of processes shares the reading; only rank 0 continues.
     """
     if config.engine != "scan" or config.order != "sequential":
         return None
@@ -247,11 +247,11 @@ def _train(
 
 
 def with_engine(config: Config, data: Dataset, group: Group = ALONE) -> Config:
-    """The configuration with "auto" decided: the scan where the loop would not record every update, or where
-    the data stay in files.
+    """The configuration with "auto" replaced by an engine: the scan if the loop would not record every
+    update, or if the data are in files.
 
     Raises:
-        InputError: the scan is asked for by name where it cannot serve.
+        InputError: the scan is asked for, but cannot do this run.
     """
     if config.engine == "scan" and config.gradient != "hand":
         raise InputError("--engine scan composes the gradient by hand, not autograd's; give --engine loop")
@@ -270,6 +270,6 @@ def with_engine(config: Config, data: Dataset, group: Group = ALONE) -> Config:
 
 
 def experiment_name(data: Dataset) -> str:
-    """The name of the experiment of these data: theirs, with what is no part of a file name left out."""
+    """The name of the experiment: that of the data, without what a file name may not contain."""
     name = re.sub(r"[^\w.-]+", "-", Path(data.name).stem).strip("-. ")[:60]
     return name or "data"

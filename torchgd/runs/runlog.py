@@ -5,7 +5,7 @@
 ``update/loss`` (before the update), ``update/gradient`` and ``update/weight`` over samples seen, so that
 the curves of different methods share an axis;
 ``picture/parabola`` and ``picture/cost``, which TensorBoard lists after the curves over epochs. The
-hyperparameters stand in the same event file: a run is one row in the HPARAMS tab and no second run.
+hyperparameters are in the same event file, so that a run is one row in the HPARAMS tab and one run.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from torchgd.runs.atomic import write_whole
 from torchgd.runs.eventfile import EventFile
 from torchgd.runs.folders import CONFIG, new_folder
 
-SCHEMA = 1  # of config.json: a field keeps its name and meaning as long as this stays
-MOST_POINTS = 1000  # TensorBoard shows no more of a curve
+SCHEMA = 1  # version of config.json; within a version a field keeps its name and meaning
+MOST_POINTS = 1000  # TensorBoard shows no more points of a curve
 # of every run: TensorBoard takes the columns of its table from the first run that it finds
 HYPERPARAMETERS = ("method", "lr", "batch_size", "order", "epochs", "data", "run")
 
@@ -40,14 +40,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 class RunLog:
-    """Writes one run as it goes; a context manager: what an exception breaks off has its history.csv too.
+    """Writes one run while it runs; a context manager, so that history.csv is written after an exception too.
 
     Args:
         folder: the run's folder, which exists.
         hyperparameters: numbers and words for the HPARAMS tab.
         epochs: epochs of the whole run.
         updates: updates of the whole run.
-        past: what the run has done before; the event file begins with it, and takes the older one's place.
+        past: the history so far; the new event file begins with it, and replaces the older one.
 
     Example:
         >>> import tempfile
@@ -73,10 +73,8 @@ class RunLog:
     ) -> None:
         self.folder = folder
         self._totals = {"epoch": epochs, "update": updates}
-        self._buckets = {
-            "epoch": -1,
-            "update": -1,
-        }  # the last of MOST_POINTS buckets in which a point was written
+        # The last of MOST_POINTS buckets in which a point was written.
+        self._buckets = {"epoch": -1, "update": -1}
         self._parts: list[History] = []
         self._events = EventFile(folder)
         row = {**dict.fromkeys(HYPERPARAMETERS, ""), "run": folder.name, **hyperparameters}
@@ -99,7 +97,7 @@ class RunLog:
         if kind is None:
             self._events.close()
             return
-        with suppress(OSError):  # the disk may be what the exception is about
+        with suppress(OSError):  # the disk may be the reason of the exception
             self._events.close()
             if self._parts:
                 self._write_history(self.history)
@@ -114,14 +112,14 @@ class RunLog:
             curves = {c.tag: getattr(part, name) for name, c in COLUMNS.items() if c.axis == axis and c.tag}
             for i in self._thinned(axis, numbers):
                 values = [_named(tag, column[i]) for tag, column in curves.items()]
-                if axis == "epoch" and part.cost[i] > 0:  # on it one diverged run does not flatten the others
+                if axis == "epoch" and part.cost[i] > 0:  # keeps the others visible beside a diverged run
                     values.insert(0, {"epoch/log10_cost": part.cost[i].double().log10()})
                 self._events.add(int(steps[i]), _scalars(dict(ChainMap(*values))))
         self._events.flush()
 
     @property
     def history(self) -> History:
-        """All that was written."""
+        """The whole history so far."""
         self._parts = [History.join(self._parts)]
         return self._parts[0]
 
@@ -132,7 +130,7 @@ class RunLog:
         write_whole(self.folder / f"{tag}.png", png)
 
     def finish(self, history: History) -> None:
-        """Write history.csv and that the run has ended."""
+        """Write history.csv, and the end of the run in the event file."""
         self._write_history(history)
         self._events.add(0, self._end)
         self._events.sync()
@@ -173,7 +171,7 @@ def write_runs(
     *,
     overwrite: bool = False,
 ) -> dict[str, Path]:
-    """Write runs that have ended as one experiment, and its picture into the first of them.
+    """Write the folders of runs that have ended as one experiment, with a picture in the first of them.
 
     Args:
         logdir, experiment: where to.
@@ -200,7 +198,7 @@ def write_runs(
 
 
 def versions() -> dict[str, str]:
-    """Those of the packages that decide a run's numbers, for its config.json."""
+    """The versions of the packages that decide a run's numbers, for its config.json."""
     return {"torchgd": version("torchgd"), "torch": str(torch.__version__)}
 
 
