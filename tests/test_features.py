@@ -10,7 +10,7 @@ import pytest
 import torch
 from course_run import answer
 
-from torchgd import grunfeld, load
+from torchgd import InputError, grunfeld, load
 from torchgd.cli import main
 from torchgd.data.dataset import Dataset
 from torchgd.runs.features import FeatureRun
@@ -46,6 +46,16 @@ def test_columns_are_read_by_name_in_the_order_asked_for(houses: Path) -> None:
     named = Path("named.csv")
     named.write_text('"a,b",y\n1,2\n')
     assert load(named, x="a,b").x.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [("a,b,y", "no column 'price'; there is 'a', 'b', 'y'"), ("price", "no column but 'price', which is y")],
+)
+def test_all_columns_but_y_need_a_y_and_one_more(header: str, message: str, folder: Path) -> None:
+    Path("own.csv").write_text(f"{header}\n{','.join('1' for _ in header.split(','))}\n")
+    with pytest.raises(InputError, match=message):
+        load("own.csv", x="all", y="price")
 
 
 def test_a_standardised_run_gives_the_least_squares_in_the_data_s_own_units(

@@ -43,7 +43,7 @@ class Wanted:
         """The names, y last.
 
         Raises:
-            InputError: a column is named twice.
+            InputError: a column is named twice, or ``all`` are none.
 
         Example:
             >>> Wanted("a,b", "y").of(["a", "b", "y"]), Wanted("all", "y").of(["y", "a"])
@@ -51,8 +51,11 @@ class Wanted:
         """
         if self.x in header:
             return [self.x, self.y]
-        if self.x == "all" and self.y in header:
-            return [*(name for name in header if name != self.y), self.y]
+        if self.x == "all":
+            others = [name for name in header if name != self.y]
+            if header and not others:
+                raise InputError(f"the table has no column but {self.y!r}, which is y; add a column for x")
+            return [*others, self.y]
         names = [name.strip() for name in self.x.split(",")]
         for name in names:
             if names.count(name) > 1:
