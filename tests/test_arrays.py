@@ -132,7 +132,7 @@ BAD_NPZ = [
         member(npy(ONE) + b"!"),
         ARRAY_X + "is 145 bytes long, which does not fit its 2 of float64; copy or save it again",
     ),
-    (member(npy(ONE), zipfile.ZIP_BZIP2), ARRAY_X + "is packed as numpy never packs" + SAVE),
+    (member(npy(ONE), zipfile.ZIP_BZIP2), ARRAY_X + "is packed in a way that numpy does not use" + SAVE),
     (
         member(npy(np.zeros(10**7))),
         ARRAY_X + "unpacks to 80000128 bytes, over 100 times the file" + IN_BLOCKS,

@@ -153,7 +153,7 @@ def test_sweep_writes_a_run_for_each_lr_where_asked(capsys: pytest.CaptureFixtur
     [
         (
             ["sweep", "--lr-min", "0.5", "--lr-max", "0.1"],
-            "0.5 to 0.1 are no interval above 0; give lr_min < lr_max",
+            "lr_min is 0.5 and lr_max is 0.1; give finite numbers, 0 < lr_min < lr_max",
         ),
         (["sweep", "--points", "1"], "--points 1: give a whole number, 2 or more"),
         (["sweep", "--tolerance", "0"], "--tolerance 0: give a finite number above 0 and below 1"),

@@ -24,35 +24,35 @@ if TYPE_CHECKING:
 class Certificate:
     """What one epoch at this learning rate does, and what every other learning rate would do.
 
-    In a fixed order an epoch multiplies the distance to the fixed point by ``factor``; per sample it is the
-    same in every order. With a random scale (replacement, shuffled mini-batches) ``factor`` is its root mean
-    square, and ``intervals`` are those of the mean square.
+    In a fixed order an epoch multiplies the distance to the fixed point by ``factor``; with batches of one
+    sample every order has the same factor. With a random scale (replacement, shuffled mini-batches)
+    ``factor`` is its root mean square, and ``intervals`` are those of the mean square.
 
     Attributes:
         method, order, loss, batch_size, n: what was asked; batch_size in samples.
         lr: the learning rate, in units of 1/x².
         limit: the right end of the first interval: every lr below it converges.
         intervals: all the lr that converge, as open intervals (low, high).
-        almost_sure: where E log|scale| < 0, for a random scale; else None.
-        limit_error: how far off a simulated limit may be, relative; 0 if it is exact.
+        almost_sure: for a random scale, the lr where almost every run shrinks, E log|scale| < 0; else None.
+        limit_error: the relative error of a simulated limit; 0 if it is exact.
         best_lr, best_factor: the lr that ends nearest to least squares after the epochs that were asked for,
             see :func:`torchgd.auto_lr`, and its factor.
         fastest_lr: the smallest lr with the least |factor|, which forgets the start fastest. In a fixed
-            order one epoch forgets it all, and all samples but the last ones.
+            order one epoch then forgets the start, and all samples but the last ones.
         factor: the epoch's factor at lr.
         epoch_map: the epoch's map at lr, that of the mean weight where the order is random.
         converges: whether lr lies in one of the intervals.
-        epochs: until |factor|^epochs ≤ tolerance; None if never.
-        tolerance: the part of the starting distance that may be left.
+        epochs: the fewest with |factor|^epochs ≤ tolerance; None if never.
+        tolerance: the part of the starting distance that may remain.
         fixed_point: where the weight settles, a mean where the order is random; inf if beyond float64.
-        accuracy: how far from there rounding in the data's dtype may leave the weight, at most; None where
-            rounding outgrows what an epoch shrinks.
+        accuracy: the largest distance from there that rounding in the data's dtype may leave; None if
+            rounding adds more than an epoch removes.
         spread: the standard deviation of the settled weight at the ends of epochs; 0 in a fixed order,
             None if infinite.
         least_squares: w* = Σxy / Σx².
         standard_error: of least squares, by the noise of the samples; 0 if they lie on one line.
         bias: |fixed_point − least_squares|.
-        basis: "exact", or how much of it is a simulation.
+        basis: "exact", or which part is simulated.
     """
 
     method: str
@@ -112,7 +112,7 @@ class Certificate:
             text += f"; it settles at {self.fixed_point:.6g}, {self.bias:.3g} from"
             text += f" least squares {self.least_squares:.6g}"
         if self.spread and self.spread > NO_NOISE * abs(self.least_squares):
-            text += f"; it goes on to vary by ±{self.spread:.3g}"
+            text += f"; it continues to vary by ±{self.spread:.3g}"
         if self.far:
             text += (
                 f"; the noise of the samples explains {self.standard_error:.3g}: lr is too large for steps"
@@ -128,14 +128,14 @@ class Certificate:
         does = "does not converge" if f"{abs(self.factor):.6g}" == "1" else "diverges"
         text = f"It {does}{size}: an epoch multiplies the error by {self.factor:.6g}; {mend}"
         if self.almost_sure and any(low < self.lr < high for low, high in self.almost_sure):
-            text += "; almost every run shrinks all the same, between rare excursions without bound"
+            text += "; almost every run shrinks nevertheless, with rare excursions of unlimited size"
         return text + "."
 
     @property
     def _rounding(self) -> str:
-        """What rounding does to a run that would converge, where that matters."""
+        """What rounding does to a run that would converge, if that matters."""
         if self.accuracy is None:
-            what = "it outgrows what an epoch shrinks" if self.lr > self.limit else "the steps are too small"
+            what = "it adds more than an epoch removes" if self.lr > self.limit else "the steps are too small"
             return f"; but a run in {self.dtype} will not: {what}"
         if self.accuracy <= self.tolerance * abs(self.fixed_point):
             return ""
@@ -201,11 +201,11 @@ def stability(
         lr: the learning rate, in units of 1/x²; the best one if not given.
         method: "gd" (all samples an update), "sgd" (one) or "minibatch".
         batch_size: samples in a mini-batch, for "minibatch" only.
-        order: "sequential", "shuffled" or "replacement"; "gd" has no order.
+        order: "sequential", "shuffled" or "replacement"; "gd" ignores it.
         loss: what is descended: the "mean" of the squares, "half" of it, or their "sum" over the batch.
         tolerance: the part of the starting distance that may be left, for ``Certificate.epochs``.
-        epochs: of the run, for which the best lr is the best.
-        seed: of the simulation, where there is no formula (see ``Certificate.basis``).
+        epochs: of the run, for which the best lr is chosen.
+        seed: of the simulation, if there is no formula (see ``Certificate.basis``).
         bias: certify y = w·x + b.
 
     Raises:

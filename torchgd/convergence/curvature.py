@@ -1,8 +1,8 @@
-"""The limit of the learning rate for more than one weight: w and b exactly, any module locally.
+"""The limit of the learning rate for more than one weight: exact for w and b, local for any module.
 
 On a quadratic loss with Hessian H full-batch gradient descent multiplies the error along an eigenvector of
-eigenvalue λ by 1 − lr λ, so it converges for 0 < lr < 2/λmax. Near a point every smooth loss is quadratic:
-there 2/λmax is where the steepest direction begins to swing, which is no promise for the rest of the run.
+eigenvalue λ by 1 − lr λ, so it converges for 0 < lr < 2/λmax. Near a point every smooth loss is
+about quadratic: above 2/λmax the steepest direction begins to swing. The rest of the run may differ.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class LineCertificate:
 
     Attributes:
         eigenvalues: (smallest, largest), in units of the loss over the weight².
-        slow, fast: their unit eigenvectors as (w, b): the error shrinks slowest and fastest along them.
-        condition: largest over smallest; inf where the samples do not tell w from b.
+        slow, fast: their unit eigenvectors as (w, b), along which the error shrinks slowest and fastest.
+        condition: largest over smallest; inf if the samples do not determine w and b.
         limit: 2 / largest: every lr below it converges.
-        best_lr: 2 / (smallest + largest), which shrinks both errors alike.
+        best_lr: 2 / (smallest + largest), which shrinks both errors equally.
         best_factor: what is left of the error after an update at best_lr, (condition − 1) / (condition + 1).
         verdict: all of this in one sentence.
     """
@@ -56,7 +56,7 @@ def line_stability(x: Numbers, loss: str = "mean") -> LineCertificate:
         loss: "mean", "sum" or "half", as for :func:`torchgd.stability`.
 
     Raises:
-        InputError: x is no vector of finite numbers, or the loss has another name.
+        InputError: x is not a vector of finite numbers, or the loss has another name.
 
     Example:
         >>> import torch
@@ -94,12 +94,12 @@ class LocalLimit:
     """The limit of the learning rate at a point of a module's parameters.
 
     Attributes:
-        eigenvalue: the Hessian's largest, λmax, from below: the true one is at least this large.
-        highest: what the true one does not exceed, with a certainty of 99.9 %.
-        limit: 2 / highest, on the safe side; inf where the loss curves upwards in no direction.
-        iterations: Hessian-vector products that it took.
+        eigenvalue: a lower bound of the Hessian's largest eigenvalue, λmax.
+        highest: an upper bound of λmax, with a certainty of 99.9 %.
+        limit: 2 / highest, on the safe side; inf if no direction has a positive curvature.
+        iterations: the number of Hessian-vector products.
         converged: whether highest is within the tolerance of eigenvalue.
-        message: the limit in words: it holds at this point only.
+        message: the limit in words, which holds at this point only.
     """
 
     eigenvalue: float
@@ -128,7 +128,7 @@ def local_limit(
         λmax ≤ θ + ε (λmax − λmin),    ε = (log(1.648 √P / δ) / (2k − 1))²,    and λmax = θ from k = P on
 
     Args:
-        model: any module; its parameters that require a gradient count. Nothing in it is changed.
+        model: any module; only its parameters that require a gradient count. It is left unchanged.
         x, y: all samples, as the model and the loss take them.
         loss_fn: loss of (prediction, target).
         tolerance: of ``highest``, relative to ``eigenvalue``.
@@ -151,7 +151,7 @@ def local_limit(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise InputError("no parameter of the model requires a gradient; there is nothing to train")
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # which a forward may change
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # a forward may change them
     devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
     with torch.enable_grad(), torch.random.fork_rng(devices):
         loss = loss_fn(torch.func.functional_call(model, buffers, (x,)), y)
@@ -160,7 +160,7 @@ def local_limit(
         slope = _flat(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
 
     def product(v: Tensor) -> Tensor:
-        if not slope.requires_grad:  # linear in the parameters
+        if not slope.requires_grad:  # the loss is linear in the parameters
             return torch.zeros_like(v)
         rows = torch.autograd.grad(slope, parameters, v, retain_graph=True, materialize_grads=True)
         return _flat(rows).detach()
@@ -180,14 +180,14 @@ def local_limit(
 def _largest(
     product: Callable[[Tensor], Tensor], v: Tensor, tolerance: float, most: int
 ) -> tuple[float, float, int]:
-    """The largest eigenvalue from below, from above, and the products done."""
+    """A lower and an upper bound of the largest eigenvalue, and the number of products."""
     basis, count = [v / v.norm()], len(v)
     diagonal, beside = list[float](), list[float]()
     rounding = torch.finfo(v.dtype).eps
     while True:
         hv = product(basis[-1])
         diagonal.append(torch.dot(basis[-1], hv).item())
-        for _ in range(2):  # against all vectors before, twice: once leaves too much of them to rounding
+        for _ in range(2):  # orthogonal to all earlier vectors; once is not exact enough
             for known in basis:
                 hv = hv - torch.dot(known, hv) * known
         k, rest = len(diagonal), hv.norm().item()

@@ -1,4 +1,4 @@
-"""Why did it diverge? The measured growth beside what each mistake would have done."""
+"""Why did it diverge? Compares the measured growth with that of each mistake."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torchgd.moments import float64
 from torchgd.samples import Numbers, samples
 
 OUTLIER = 10  # times the median |x|, and 3 times the next
-UNITS = 30  # times the limit: an lr that was chosen for other data
+UNITS = 30  # times the limit; such an lr was chosen for other data
 OVERFLOW = 80.0  # e⁸⁰: float32 ends there within one epoch
 
 
@@ -33,8 +33,8 @@ class Divergence:
         cause: a :class:`Cause`; SEVERAL where the weights fit more than one.
         causes: all causes that the weights fit, the commonest first.
         epoch: the last epoch after which the weight was finite.
-        measured, predicted: the growth of the error in an epoch; measured is None if the first overflowed.
-        limit: the learning rates below it converge.
+        measured, predicted: the growth of the error in an epoch; measured is None if epoch 1 overflowed.
+        limit: every learning rate below it converges.
         lr: the learning rate to use, the certificate's best.
         message: all of this in words, with what to do.
     """
@@ -68,19 +68,19 @@ def explain_divergence(
 ) -> Divergence:
     """Explain a run of y = w·x that diverged, from its weights alone.
 
-    The weights are held against what the run was meant to do, then against what each mistake would have
-    done (see :mod:`torchgd.convergence.suspects`): in a fixed order epoch by epoch, to rounding; in a random
-    order the growth of the whole run against simulated runs. A right run is never called a mistake because
-    its growth is unusual; where two mistakes fit, both are named, and where none fits, that is said.
+    The weights are compared with what the run was meant to do, then with what each mistake would have done
+    (see :mod:`torchgd.convergence.suspects`): in a fixed order epoch by epoch, up to rounding; in a random
+    order by the growth of the whole run, with simulated runs. An unusual growth alone does not make a right
+    run a mistake. If two mistakes fit, both are named; if none fits, the message says so.
 
     Args:
-        weights: the weight before the first epoch and after each, shape (epochs + 1,), as far as it
-            goes: from a non-finite one on they do not count, and w0 alone is a run that overflowed at once.
+        weights: the weight before the first epoch and after each, shape (epochs + 1,); those from the first
+            non-finite one on are ignored, and w0 alone means that the first epoch overflowed.
             Or the :class:`~torchgd.history.History` of the run.
         x, y: the samples, shape (n,) each.
         lr, method, batch_size, order, loss, seed: as the run was meant, see :func:`torchgd.stability`.
-        epochs: that were asked for, for which the lr to use is the best.
-        certificate: of the same arguments, where it is known already.
+        epochs: the epochs that were asked for; the advised lr is the best for them.
+        certificate: of the same arguments, if it exists already.
 
     Raises:
         InputError: as :func:`torchgd.stability`; or no weight, or the first is not finite.
@@ -151,7 +151,7 @@ _UNKNOWN = (
 
 @dataclass(frozen=True)
 class _Found:
-    """The suspects that the weights fit, the growth of the error in an epoch, and a sentence of its own."""
+    """The suspects that the weights fit, the growth of the error in an epoch, and maybe a sentence."""
 
     suspects: list[Suspect]
     measured: float | None
@@ -160,12 +160,12 @@ class _Found:
 
 
 def _found(w: list[float], x: Tensor, y: Tensor, lr: float, certificate: Certificate) -> _Found:
-    """The finite weights of a run, held against what was meant and against each suspect."""
+    """Compare the finite weights of a run with what was meant and with each suspect."""
     updates = Updates.of(x, y, certificate.batch_size, certificate.loss)
     size, n, order = certificate.batch_size, certificate.n, certificate.order
     sizes = torch.tensor([size] * (n // size) + [n % size] * (n % size > 0))
     meant, others = Suspect(Cause.LR), named(sizes, n, certificate.loss)
-    epoch = FixedOrder(updates)  # in a random order: what an epoch typically does
+    epoch = FixedOrder(updates)  # for a random order: the typical epoch
     predicted = epoch.factor(lr)
     if len(w) < 2:
 
@@ -200,10 +200,10 @@ def _growth(e: list[float]) -> float | None:
 
 
 def _why_too_large(certificate: Certificate, x: Tensor, y: Tensor) -> tuple[Cause, str]:
-    """The run did what it was told to: why is its limit so small?"""
+    """The cause if the update was right: why is the limit so small?"""
 
     def limit(x: Tensor, y: Tensor, loss: str) -> float:
-        """The limit on other data or with another loss, or 0 if this learning rate is not below it."""
+        """The limit on other data or with another loss; 0 if this learning rate is not below it."""
         size = min(certificate.batch_size, len(x)) if certificate.method == "minibatch" else None
         changed = stability(
             x,

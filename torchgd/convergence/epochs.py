@@ -4,8 +4,8 @@ An update on a batch B of b samples changes the error e = w − w* (w* = Σxy/Σ
 
     e ← (1 − lr h_B) e + lr r_B,    h_B = s mean x²,    r_B = s mean x (y − w* x)    (means over B),
 
-with s = 2 for the mean loss, 1 for half of it, 2b for the sum. So the epoch is e ← scale · e + shift: the
-same in every epoch if the order is fixed, else a random pair of numbers.
+with s = 2 for the mean loss, 1 for half of it, 2b for the sum. So the epoch is e ← scale · e + shift;
+these two numbers are the same in every epoch if the order is fixed, else they are random.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torchgd.convergence.intervals import converging_intervals
 from torchgd.epoch_maps import EpochMap, compose
 
 Intervals = tuple[tuple[float, float], ...]
-NEARLY_ZERO = 1e-6  # a factor 1 − lr h below it has lost digits that count where other factors are large
-MOST_EXACT = 64  # such factors that are computed with fractions
+NEARLY_ZERO = 1e-6  # a smaller 1 − lr h has lost digits, which large factors amplify
+MOST_EXACT = 64  # at most this many of them are computed with fractions
 
 
 def exp(logarithm: float) -> float:
@@ -33,7 +33,7 @@ def exp(logarithm: float) -> float:
 
 @dataclass(frozen=True)
 class Updates:
-    """The samples, by what they do to the error.
+    """The samples, as the numbers that change the error.
 
     Attributes:
         x: the inputs, shape (n,), in float64 on the CPU.
@@ -41,7 +41,7 @@ class Updates:
         least_squares: w*.
         noise: mean (y − w* x)².
         batch_size, loss: how the samples are averaged.
-        dtype: that of the samples as they were given, in which a run rounds.
+        dtype: that of the given samples, in which a run rounds.
     """
 
     x: Tensor
@@ -55,7 +55,7 @@ class Updates:
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, batch_size: int, loss: str) -> Updates:
-        """The updates of these samples, in float64 on the CPU whatever their own type."""
+        """The updates of these samples, in float64 on the CPU whatever their type."""
         dtype = x.dtype
         x, y = (values.detach().to("cpu", torch.float64) for values in (x, y))
         w_star = (torch.dot(x, y) / torch.dot(x, x)).item()
@@ -101,11 +101,11 @@ class FixedOrder:
     def __init__(self, updates: Updates) -> None:
         self.updates = updates
         self.h, self.r = updates.batches()
-        # The smallest lr at which one factor is 0, and the others are at least 0.
+        # The smallest lr at which one factor is 0; the others are then at least 0.
         self.fastest_lr = 1 / self.h.max().item()
 
     def basis(self, lr: float) -> str:
-        """Whether what is said of this lr is exact, or a simulation."""
+        """How the answer at this lr is known: "exact", or simulated."""
         return "exact"
 
     @cached_property
@@ -113,7 +113,7 @@ class FixedOrder:
         return converging_intervals(self.h.numpy())
 
     def factors(self, lr: float) -> Tensor:
-        """1 − lr h of each batch: where it is nearly 0 beside factors above 1, by fractions."""
+        """1 − lr h of each batch; by fractions if it is nearly 0 while other factors are above 1."""
         factors = 1 - lr * self.h
         if lr > 2 * self.fastest_lr:
             landing = torch.nonzero(factors.abs() < NEARLY_ZERO).flatten().tolist()
@@ -124,7 +124,7 @@ class FixedOrder:
 
     def log_factor(self, lr: float) -> float:
         """log|scale|."""
-        step = lr * self.h  # however small: 1 − 1e-20 is 1, but log1p(−1e-20) is not 0
+        step = lr * self.h  # log1p keeps tiny steps: 1 − 1e-20 rounds to 1
         if lr < self.fastest_lr / 2:
             return torch.log1p(-step).sum().item()
         return torch.where(step < 0.5, torch.log1p(-step), torch.log(self.factors(lr).abs())).sum().item()
@@ -132,10 +132,10 @@ class FixedOrder:
     def factor(self, lr: float) -> float:
         odd = int((self.factors(lr) < 0).sum()) % 2
         size = exp(self.log_factor(lr))
-        return -size if odd and size else size  # 0 is not −0
+        return -size if odd and size else size  # never −0
 
     def map(self, lr: float) -> EpochMap:
-        """The map of an epoch, its mean where the order is random, about least squares."""
+        """The map of an epoch about least squares; the mean one if the order is random."""
         scale, lost, shift = (part.item() for part in compose(self.factors(lr), lr * self.h, lr * self.r))
         return EpochMap(scale, shift, self.updates.least_squares, lost)
 
@@ -144,7 +144,7 @@ class FixedOrder:
         epoch = self.map(lr)
         if epoch.lost and math.isfinite(epoch.drift) and math.isfinite(epoch.lost):
             return epoch.drift / epoch.lost
-        # An epoch that overflows has the fixed point of its inverse, which shrinks: (e − lr r)/(1 − lr h).
+        # If the epoch overflows, use its inverse, (e − lr r)/(1 − lr h), with the same fixed point.
         factors = 1 / lr - self.h
         scale, shift = compose((1 / lr / factors).flip(0), (-self.r / factors).flip(0))
         place = shift.item() / (1 - scale.item()) if scale.item() != 1 else math.inf
@@ -156,12 +156,12 @@ class FixedOrder:
 
 
 def rounding(epoch: FixedOrder, lr: float) -> tuple[float, float]:
-    """What rounding adds to |scale|, and by how much it moves the settled weight in an epoch, at most.
+    """The most that rounding adds to |scale| in an epoch, and the most that it moves the settled weight.
 
         ε Σᵢ (1 + 2 lr hᵢ) Π_{j≠i} |1 − lr hⱼ|,    ε Σᵢ sizeᵢ Π_{j>i} |1 − lr hⱼ|
 
     An update rounds its result by at most ε times the size of what it adds up, and the later updates multiply
-    that. The sizes are those of a weight, or, where steps overshoot, of the settled weights within the epoch.
+    this error. The sizes are those of a weight or, if steps overshoot, of the settled weights in an epoch.
     """
     logs = epoch.factors(lr).abs().log()
     later = logs.flip(0).cumsum(0).flip(0).roll(-1)

@@ -12,7 +12,7 @@ from torchgd.convergence.methods import Epoch
 from torchgd.convergence.sweep import Sweep
 from torchgd.figures import METHOD_COLOURS, METHOD_NAMES, panels
 
-FLOOR, CEILING = 1e-4, 1e3  # of the factors that are shown
+FLOOR, CEILING = 1e-4, 1e3  # only factors between them are shown
 GREY = "#666666"
 
 
@@ -22,7 +22,7 @@ def factor_figure(epochs: Mapping[str, Epoch], lr: float, *, title: str = "") ->
     Args:
         epochs: method → its epoch, see :func:`torchgd.convergence.methods.epoch_of`.
         lr: the chosen learning rate.
-        title: what stands above.
+        title: the title of the picture.
     """
     figure, (axes,) = panels(title)
     intervals = {method: epoch.intervals for method, epoch in epochs.items()}
@@ -56,7 +56,7 @@ def factor_figure(epochs: Mapping[str, Epoch], lr: float, *, title: str = "") ->
 
 
 def _shown(sweep: Sweep) -> tuple[float, float]:
-    """The part of the sweep where the certificate's curve is in the picture, and a little more."""
+    """The part of the sweep where the certificate's curve is visible, and a little more."""
     rates, most = sweep.lr.tolist(), 1.25 * (len(sweep.weight) - 1)
     inside = [rate for rate in rates if sweep.predicted(rate) <= most] or rates
     end = max(1.1 * inside[-1], 1.15 * sweep.epoch.intervals[0][1])
@@ -70,7 +70,7 @@ def sweep_figure(sweep: Sweep, method: str, *, linear: bool = False, title: str 
         sweep: see :func:`torchgd.sweep_lr`.
         method: "gd", "sgd" or "minibatch", for the colour and the name.
         linear: the axis of lr; else it is logarithmic.
-        title: what stands above.
+        title: the title of the picture.
     """
     figure, (axes,) = panels(title)
     low, high = _shown(sweep)

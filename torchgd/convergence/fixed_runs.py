@@ -1,4 +1,4 @@
-"""The weights of a run in a fixed order, held against a suspect epoch by epoch, to rounding."""
+"""The weights of a run in a fixed order, compared with a suspect epoch by epoch, up to rounding."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from torchgd.convergence.epochs import Updates
 from torchgd.convergence.suspects import Cause, Suspect, epoch_matrices, epoch_matrix, guessed
 
-FEW = 2_000  # batches of an epoch, up to which unknown numbers are searched for
-EPOCHS, FOLLOWED = 40, 12  # of a run that are looked at; that are followed where v is unknown
+FEW = 2_000  # up to this many batches an epoch, unknown numbers are searched for
+EPOCHS, FOLLOWED = 40, 12  # epochs compared; epochs followed from the start if v is unknown
 OTHERS = ("Adam", "AdamW", "RMSprop", "Adagrad", "Adamax", "NAdam", "RAdam", "Adadelta", "Rprop")
 
 
@@ -32,7 +32,7 @@ class FixedRun:
         self.known, self.eps = precision(weights, len(updates[1].squares))
 
     def suspects(self, others: Sequence[Suspect]) -> tuple[list[Suspect], str]:
-        """The suspects that every epoch agrees with, and a sentence where they do not have one."""
+        """The suspects that every epoch agrees with, and a sentence for those that have none."""
         if fit := [one for one in others if self.fits(one)]:
             return fit, ""
         if fit := [one for one in guessed() if self.fits(one)][:1] or self.searched():
@@ -46,7 +46,7 @@ class FixedRun:
         return [], ""
 
     def fits(self, suspect: Suspect, *, unsure: bool = False) -> bool:
-        """Whether every epoch agrees with the suspect; ``unsure`` where rounding hides the answer."""
+        """Whether every epoch agrees with the suspect; ``unsure`` is the answer if rounding hides it."""
         told = False
         for predicted, measured, slack in self._epochs(suspect):
             if not abs(predicted - measured) <= slack:
@@ -58,12 +58,12 @@ class FixedRun:
         return epoch_matrix(*self.batches[suspect.power], self.lr, suspect, self.centre)
 
     def _epochs(self, suspect: Suspect) -> list[tuple[float, float, float]]:
-        """For each epoch: the error predicted, the one measured, and what rounding may do to it."""
+        """For each epoch: the predicted and the measured error, and the most that rounding may change."""
         matrix, grown, pushed = self._matrix(suspect)
         (ee, ev, e1), (ve, vv, v1), _ = matrix.tolist()
         rows, e, v = [], self.e[0], 0.0
         for before, after in itertools.islice(itertools.pairwise(self.e), EPOCHS):
-            # v is not measured, so with momentum the run is followed from its start: e and v err together
+            # v is not measured, so with momentum the run is followed from its start; both e and v err.
             e = e if suspect.momentum else before
             slack = self._slack(before, after, ee, grown, pushed + abs(v) * self.lr)
             rows.append((ee * e + ev * v + e1, after, slack))
@@ -71,7 +71,7 @@ class FixedRun:
         return rows[:FOLLOWED] if suspect.momentum else rows
 
     def _slack(self, before: float, after: float, scale: float, grown: float, pushed: float) -> float:
-        """How far rounding may take the error after an epoch: that of the weights, and that on the way."""
+        """The most that rounding may change the error in an epoch: in the weights, and on the way."""
         given = self.known * (abs(after) + abs(scale) * (abs(before) + self.size) + self.size)
         return given + self.eps * grown * (abs(before) + self.size + pushed)
 
@@ -83,12 +83,12 @@ class FixedRun:
         powers = [10 ** (i / 10) for i in range(-30, 31)]
         grid = sorted([-p for p in powers] + powers)
         found: list[Suspect] = []
-        if not quiet or len(self.h) == 1:  # else one number of the run fits any t
+        if not quiet or len(self.h) == 1:  # else some t fits any single number of the run
             found += self._roots(lambda t: Suspect(Cause.TIMES, times=t), grid, 1)
         momenta = [i / 40 for i in range(1, 60)]
         found += self._roots(lambda m: Suspect(Cause.MOMENTUM, momentum=m), momenta, 2)
         size = float(self.h.mean())
-        if self.centre:  # about w* = 0 weight decay is a multiple of the gradient
+        if self.centre:  # if w* = 0, weight decay is a multiple of the gradient
             found += self._roots(lambda d: Suspect(Cause.DECAY, decay=d * size), grid, 1)
         return [one for one in found if self.fits(one)]
 
@@ -106,10 +106,10 @@ class FixedRun:
         return [make(number) for number in numbers]
 
     def schedule(self) -> list[float] | None:
-        """The learning rate of each epoch, if it starts as meant and then follows a schedule; else None.
+        """The learning rate of each epoch, if it begins as meant and then follows a schedule; else None.
 
         The first epoch that is not as meant gives the ratio of a step. It must then explain all other
-        epochs: as a step after every so many epochs, as steps at any epochs, or as a constant difference.
+        epochs: as steps at equal distances of epochs, or as a constant difference.
         """
         if len(self.e) < 5 or len(self.h) > FEW:
             return None
@@ -171,9 +171,9 @@ def roots(misfits: Callable[[Sequence[float]], list[float]], grid: list[float]) 
 
 
 def precision(weights: Sequence[float], n: int) -> tuple[float, float]:
-    """How exactly the weights are known, relative to them, and the rounding of an epoch of n samples.
+    """The relative accuracy of the weights, and the rounding of an epoch of n samples.
 
-    The weights tell themselves whether they are of float64 or float32, or were rounded when printed.
+    The digits of the weights show whether they are float64 or float32, or were rounded when printed.
     """
     single = torch.tensor(weights, dtype=torch.float32).double()
     in_single = torch.equal(single, torch.tensor(weights, dtype=torch.float64))

@@ -6,12 +6,12 @@ often each occurs. It converges where |P| < 1. With v = log lr and the zeros of 
     log|P| = Σ cⱼ k(v − pⱼ),    k(d) = log|exp d − 1|,
 
 and k is concave on either side of its pole. So log|P| is concave between two neighbouring zeros and has at
-most two roots there; after the last zero it rises without end and has one. Every root has its own bracket.
+most two roots there; after the last zero it rises without limit and has one. Every root has its own bracket.
 
 A million updates have a million gaps. They are searched as a tree: over a narrow stretch of v the zeros far
 away add up to a smooth function, which a polynomial of degree 20 gives to rounding (its Bernstein ellipse
-reaches to the nearest far zero, at 3 half-widths: 5.8⁻²¹ < 2⁻⁵³); a stretch all on one side is left. The far
-zeros themselves are summed by cells, each as 21 zeros with weights that give the same far function.
+reaches to the nearest far zero, at 3 half-widths: 5.8⁻²¹ < 2⁻⁵³); a stretch where all is on one side is
+skipped. The far zeros themselves are summed by cells: 21 weighted zeros in each give the same far function.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Array = NDArray[np.float64]
 DEGREE = 20
 NODES = -np.cos(np.pi * np.arange(DEGREE + 1) / DEGREE)  # both ends of [-1, 1] are among them
 COEFFICIENTS = np.linalg.inv(chebvander(NODES, DEGREE))
-WIDEST = 4.0  # the complex poles of k, at ±2πi, stay as far away as the far zeros
+WIDEST = 4.0  # so the complex poles of k, at ±2πi, are as far away as the far zeros
 FEW = 64  # zeros that are summed one by one
-MANY = 10_000  # zeros of which a bound is taken in place of the sum
+MANY = 10_000  # for more zeros a bound replaces the sum
 BLOCK = 1 << 15  # numbers in a block of a large sum
 SMALLEST = 53 * np.log(2)  # in float64 a factor 1 − lr h is 0 or at least 2⁻⁵³
 
@@ -60,14 +60,14 @@ def converging_intervals(curvatures: Array, weights: Array | None = None) -> tup
         return ((0.0, 2.0 / float(distinct[0])),)
     scale = distinct[-1]
     zeros = np.log(scale) - np.log(distinct[::-1])  # rising from 0
-    first = np.flatnonzero(np.diff(zeros, prepend=-1.0))  # neighbours may have one logarithm
+    first = np.flatnonzero(np.diff(zeros, prepend=-1.0))  # neighbours may have the same logarithm
     joined = np.add.reduceat(counts[::-1].astype(np.float64), first)
     if len(first) == 1:
         return ((0.0, 2.0 / float(scale)),)
     diverging = _diverging(_Zeros(zeros[first], joined))
     intervals = [(0.0, diverging[0][0])]
     intervals += [(low, high) for (_, low), (high, _) in itertools.pairwise(diverging)]
-    # In v as in log lr an interval needs a few numbers of its own: 8 roundings of v.
+    # An interval must contain a few float64 numbers to be found: 8 roundings of v.
     wide = [(a, b) for a, b in intervals if a == 0 or b - a > 8 * np.spacing(max(1.0, b))]
     return tuple((float(np.exp(a) / scale) if a else 0.0, float(np.exp(b) / scale)) for a, b in wide)
 
@@ -75,7 +75,7 @@ def converging_intervals(curvatures: Array, weights: Array | None = None) -> tup
 class _Zeros:
     """The zeros of P in rising order from 0, how often each occurs, and in cells of width WIDEST · 2⁻ˡ.
 
-    A cell stands for its zeros, seen from its width away or farther: 21 zeros at its nodes, with weights.
+    From a cell's width away or farther, 21 zeros with weights at its nodes replace the zeros in it.
     """
 
     def __init__(self, places: Array, counts: Array) -> None:
@@ -92,7 +92,7 @@ class _Zeros:
             moments[cell[first]] += np.add.reduceat(values, first)
         self.weights = [moments @ COEFFICIENTS]
         halves = [(chebvander((NODES + side) / 2, DEGREE) @ COEFFICIENTS) for side in (-1, 1)]
-        for _ in range(self.levels):  # from the finest cells up, two in one
+        for _ in range(self.levels):  # from the finest cells up, two join to one
             left, right = self.weights[-1][0::2], self.weights[-1][1::2]
             self.weights.append(left @ halves[0] + right @ halves[1])
         self.weights.reverse()
@@ -143,7 +143,7 @@ class _Stretch:
         return self.smooth(v) + _sum(v, self.zeros.places[self.near], self.zeros.counts[self.near])
 
     def narrow(self, low: float, high: float) -> _Stretch:
-        """The same function on a part of the stretch: what was near and now is far joins the polynomial."""
+        """The same function on a part of the stretch; zeros far from this part join the polynomial."""
         first, last, level = self.near.start, self.near.stop, 0
         if high - low <= WIDEST:
             first, last, level = self.zeros.near(low, high)
@@ -157,14 +157,14 @@ class _Stretch:
         return _Stretch(self.zeros, low, high, child.near, far)
 
     def side(self) -> int:
-        """+1 if no float64 in the stretch converges, −1 if all do, 0 if that is not clear yet."""
+        """+1 if no float64 in the stretch converges, −1 if all do, 0 if this is not yet known."""
         zeros, counts = self.zeros.places[self.near], self.zeros.counts[self.near]
-        if min(self.far[0], self.far[-1]) > SMALLEST * counts.sum():  # concave: least at an end
+        if min(self.far[0], self.far[-1]) > SMALLEST * counts.sum():  # concave, so smallest at an end
             return 1
-        # Concave: between two nodes it rises above both by at most 3 times the largest difference.
+        # Concave, so between two nodes it rises above both by at most 3 times the largest difference.
         top = self.far.max() + 3 * (self.far.max() - self.far.min())
         with np.errstate(divide="ignore"):
-            if len(zeros) > MANY:  # no zero is farther from one of the ends than the first and the last
+            if len(zeros) > MANY:  # the first and the last zero are farthest from the ends
                 farthest = np.array([self.high - zeros[0], self.low - zeros[-1]])
                 return -1 if top + counts.sum() * _kernel(farthest).max() < 0 else 0
             largest = np.maximum(_kernel(self.low - zeros), _kernel(self.high - zeros))
@@ -172,8 +172,8 @@ class _Stretch:
 
 
 def _diverging(zeros: _Zeros) -> list[tuple[float, float]]:
-    """The stretches of v on which log|P| ≥ 0, in rising order; the last one goes on without end."""
-    # Beyond the last zero every factor is above 1 from 2/h on.
+    """The stretches of v on which log|P| ≥ 0, in rising order; the last one has no end."""
+    # Beyond the last zero every factor is above 1 for lr ≥ 2/h.
     edges = np.append(zeros.places, zeros.places[-1] + np.log(3))
     everything = slice(0, len(zeros.places))
     whole = _Stretch(zeros, edges[0], edges[-1], everything, np.zeros(DEGREE + 1))

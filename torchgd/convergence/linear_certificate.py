@@ -6,8 +6,8 @@ The update on a batch B changes the error e = w − w* (w* a least-squares solut
 
 with s = 2 for the mean loss, 1 for half of it, 2b for the sum over b samples; a bias is a feature that is 1.
 An epoch in a fixed order is the product of these, one affine map of the weights; it converges if the
-largest absolute eigenvalue, the spectral radius, is below 1. Where features are collinear, all is said of
-the directions that the data see: the others are never moved.
+largest absolute eigenvalue, the spectral radius, is below 1. If features are collinear, everything is said
+of the directions that the data determine, because updates never move the others.
 
 Source: B. T. Polyak, Introduction to Optimization (1987), chapter 1.4; D. P. Bertsekas, Nonlinear
 Programming (1999), chapter 1.3.
@@ -40,20 +40,20 @@ class LinearCertificate:
     Attributes:
         plan: method, batch size, order and loss, and the learning rate.
         names: of the weights; the bias, if there is one, comes last.
-        eigenvalues: of the Hessian of the whole loss, ascending; those of the directions that the data see.
-        slow, fast: unit vectors, a number for each weight: there the error shrinks slowest, and fastest.
+        eigenvalues: of the Hessian of the whole loss, ascending; only of directions that the data determine.
+        slow, fast: unit vectors, a number for each weight, along which the error shrinks slowest and fastest.
         condition: the largest eigenvalue over the smallest.
         limit: every lr below it converges.
-        limit_proved: whether a larger lr is known not to converge; else ``limit`` is a bound that is safe.
+        limit_proved: whether a larger lr is known not to converge; else ``limit`` is only a safe bound.
         factor: what an epoch leaves of the error in the long run: the spectral radius of its matrix; with
-            replacement that of the mean square, its root. None where it is not known (shuffled).
-        converges: whether it does; None where it is not known.
-        best_lr, best_epochs: the lr to use, and the epochs that it takes to the tolerance.
-        epochs: those that this lr takes; None if never, or not known.
-        tolerance: the part of the starting error that may be left.
+            replacement the root of that of the mean square. None if it is not known (shuffled).
+        converges: whether it converges; None if it is not known.
+        best_lr, best_epochs: the lr to use, and the epochs that it needs to reach the tolerance.
+        epochs: the epochs that this lr needs; None if never, or not known.
+        tolerance: the part of the starting error that may remain.
         least_squares, fixed_point: the best weights, and where a fixed order settles (None elsewhere).
-        collinear: the names of the features that the others make up exactly.
-        standardized: the same of the data with every feature standardised, or None.
+        collinear: the names of the features that are an exact combination of others.
+        standardized: the certificate with every feature standardised, or None.
         scale: the size of each feature, its root mean square.
 
     Example:
@@ -124,12 +124,12 @@ class LinearCertificate:
             return ""
         text = f" The samples do not determine all {len(self.names)} weights"
         if self.collinear:
-            text = f" {', '.join(self.collinear)}: made up of the other columns, so many weights are the best"
+            text = f" {', '.join(self.collinear)}: made up of the others, so the best weights are not unique"
         return f"{text}; gradient descent finds those nearest to its start."
 
     @property
     def _advice(self) -> str:
-        """What standardising does, where it helps."""
+        """What standardising would do, if it helps; else the slow direction."""
         other, slow, fast = self.standardized, self.direction("slow"), self.direction("fast")
         if other is None or (self.best_epochs or 0) <= 2 * (other.best_epochs or 0):
             return f" The slow direction is {slow}." if len(self.eigenvalues) > 1 else ""
@@ -189,7 +189,7 @@ def linear_stability(
         bias: whether the model has a bias, w·x + b.
         names: of the features; those of a DataFrame's columns, or x0, x1, … if not given.
         method, batch_size, order, loss, tolerance, epochs: as for :func:`torchgd.stability`.
-        advise: whether to say what standardised features would do (full batch).
+        advise: whether to say what standardised features would change (full batch).
 
     Raises:
         InputError: the shapes do not fit, a number is not finite, every feature is 0, or an argument is out
@@ -278,7 +278,7 @@ def _standardized(
 
 
 def _unit(vector: Tensor) -> tuple[float, ...]:
-    """The vector or its opposite: that whose largest part is positive."""
+    """The vector or its opposite, so that its largest part is positive."""
     return tuple((vector * vector[vector.abs().argmax()].sign()).tolist())
 
 

@@ -5,8 +5,8 @@ The update on a batch B changes the error e = w − w* (w* a least-squares solut
     e ← (I − lr H_B) e + lr r_B,    H_B = s mean x xᵀ,    r_B = s mean x (y − w*·x)    (means over B),
 
 with s = 2 for the mean loss, 1 for half of it, 2b for the sum over b samples; a bias is a feature that is 1.
-An epoch in a fixed order is the product of these. Where features are collinear, all is said of the
-directions that the data see: gradient descent never moves the others.
+An epoch in a fixed order is the product of these. If features are collinear, everything is said of
+the directions that the data determine, because gradient descent never moves the others.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-FLAT = 1e-12  # times the largest singular value: below it a direction is one that the data do not see
-STEPS, POINTS, FINE = 0.02, 64, 24  # of the safe limit; of one stretch of the search; about a near miss
-SEARCHED = 20_000_000  # numbers of the matrices of an epoch, above which its first limit is not searched
-MOST_SQUARE = 12  # directions, up to which the mean square is followed
-MANY = 60  # learning rates among which the best is looked for
-LARGE = 4_000_000  # numbers of the matrices that are made at once
+FLAT = 1e-12  # times the largest singular value; below it the data do not determine a direction
+STEPS, POINTS, FINE = 0.02, 64, 24  # step over the safe limit; points of a stretch; of a near miss
+SEARCHED = 20_000_000  # numbers in an epoch's matrices; above it the limit is not searched for
+MOST_SQUARE = 12  # directions; with more the mean square is not computed
+MANY = 60  # learning rates that are tried to find the best
+LARGE = 4_000_000  # numbers of the matrices that are computed at once
 Radius = Callable[[Tensor], Tensor]
 
 
 class LinearEpoch:
-    """One epoch in a fixed order, in the directions that the data see: coordinates z with w = basis z.
+    """One epoch in a fixed order, in the directions that the data determine: coordinates z with w = basis z.
 
     Args:
         x, y: shapes (n, d) and (n,), float64; a bias is a column of ones.
@@ -45,7 +45,7 @@ class LinearEpoch:
 
     @property
     def eigenvalues(self) -> Tensor:
-        """Of the Hessian of the loss of all samples at once, descending."""
+        """The eigenvalues of the Hessian of the loss of all samples, descending."""
         values: Tensor = self.strength(self.n) * self.sizes.square() / self.n
         return values
 
@@ -131,7 +131,7 @@ def _product(lr: Tensor, h: Tensor, r: Tensor) -> Tensor:
 
 
 def first_limit(radius: Callable[[Tensor], Tensor], safe: float) -> float:
-    """The smallest lr from ``safe`` on at which the spectral radius comes to 1, by a search and bisection."""
+    """The smallest lr from ``safe`` on at which the spectral radius reaches 1, by search and bisection."""
     low = safe
     while True:
         grid = low + safe * STEPS * torch.arange(POINTS, dtype=torch.float64)
@@ -142,7 +142,7 @@ def first_limit(radius: Callable[[Tensor], Tensor], safe: float) -> float:
             if values[i] >= max(values[i - 1], values[i + 1]) and values[i] > 0.9
         ]
         first = next((i for i in range(POINTS) if values[i] >= 1), None)
-        for i in near:  # it may come to 1 and back between two points of the grid
+        for i in near:  # it may rise above 1 and fall between two points of the grid
             if first is not None and i >= first:
                 break
             fine = torch.linspace(grid[i - 1].item(), grid[i + 1].item(), FINE, dtype=torch.float64)
@@ -156,7 +156,7 @@ def first_limit(radius: Callable[[Tensor], Tensor], safe: float) -> float:
 
 
 def _bisect(radius: Callable[[Tensor], Tensor], low: float, high: float) -> float:
-    """The lr between these at which the spectral radius comes to 1, from below."""
+    """The lr between these at which the spectral radius reaches 1; on its lower side."""
     for _ in range(60):
         middle = (low + high) / 2
         shrinks = bool(radius(torch.tensor([middle], dtype=torch.float64))[0] < 1)
@@ -165,7 +165,7 @@ def _bisect(radius: Callable[[Tensor], Tensor], low: float, high: float) -> floa
 
 
 class MeanSquare:
-    """Batches drawn with replacement: the mean of e eᵀ after an update is a linear map of the one before.
+    """Batches drawn with replacement: the mean of e eᵀ after an update is a linear map of that before it.
 
     M ← M − lr (H M + M H) + lr² (E[h M h] / b + (1 − 1/b) H M H),    h = s x xᵀ of one sample, H its mean
     """
@@ -180,12 +180,12 @@ class MeanSquare:
             if b:
                 s = epoch.strength(b)
                 mean = s * z.T @ z / n
-                fourth = s * s * pairs.T @ pairs / n  # E h ⊗ h, in which all four indices may change places
+                fourth = s * s * pairs.T @ pairs / n  # E h ⊗ h, symmetric in all four indices
                 linear = torch.kron(mean, one) + torch.kron(one, mean)
                 self.parts.append((count, linear, fourth / b + (1 - 1 / b) * torch.kron(mean, mean)))
 
     def radius(self, lr: Tensor) -> Tensor:
-        """The spectral radius of an epoch on the mean square, its root."""
+        """The root of the spectral radius of an epoch on the mean square."""
         found = []
         for rate in lr.tolist():
             whole = torch.eye(len(self.parts[0][1]), dtype=torch.float64)
@@ -197,7 +197,7 @@ class MeanSquare:
         return torch.tensor(found, dtype=torch.float64)
 
     def limit(self) -> float:
-        """Where the radius comes to 1: 1/λmax of L⁻¹ Q for a map I − lr L + lr² Q."""
+        """The lr at which the radius reaches 1: 1/λmax of L⁻¹ Q for a map I − lr L + lr² Q."""
         ends = [
             1 / torch.linalg.eigvals(torch.linalg.solve(linear, square)).real.max().item()
             for _, linear, square in self.parts
@@ -216,7 +216,7 @@ def limit_of(epoch: LinearEpoch, order: str) -> tuple[float, bool, Radius | None
     if order == "replacement" and epoch.z.shape[1] <= MOST_SQUARE:
         mean_square = MeanSquare(epoch)
         return mean_square.limit(), True, mean_square.radius
-    # no batch is steeper than its steepest sample
+    # No batch is steeper than its steepest sample.
     return 2 / (epoch.strength(epoch.batch_size) * epoch.z.square().sum(1).max().item()), False, None
 
 

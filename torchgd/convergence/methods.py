@@ -30,9 +30,9 @@ def epoch_of(
     plan = Plan(method=method, batch_size=batch_size, order=order, loss=loss, seed=seed)
     x, y = samples(x, y)
     largest = x.abs().max().item()
-    if not 1e-150 < largest < 1e150:  # curvatures and learning rates are of the size of x² and 1/x²
+    if not 1e-150 < largest < 1e150:  # x² and 1/x² must fit float64
         raise InputError(f"the largest |x| is {largest:g}, its square is out of range; use another unit")
-    size = plan.batches(len(x)).batch_size  # which refuses a size that does not fit
+    size = plan.batches(len(x)).batch_size  # InputError if the size does not fit
     updates = Updates.of(x, y, size, loss)
     if plan.order == "sequential" or (plan.order == "shuffled" and size == len(x)):
         return FixedOrder(updates)

@@ -1,13 +1,13 @@
-"""The mean square of an epoch's scale over all ways to share the samples out among the batches.
+"""The mean square of an epoch's scale over all ways to distribute the samples to the batches.
 
 For batches B of b samples with values q ≥ 0, Π_B f(B), f(B) = (1 − c Σ_B q)², has the mean
 
     [z₁ … zₙ] Φ(z)ᵐ / [z₁ … zₙ] S₀ⁿ,    Φ = E f(B) Π_B z = a polynomial of S₀, S₁, S₂,    S_k = Σ zᵢ qᵢᵏ / n,
 
-for b independent draws: what draws a sample twice has no part in z₁ … zₙ. The coefficient is an integral over
+for b independent draws: terms with a sample twice are not in z₁ … zₙ. The coefficient is an integral over
 S and its dual t, and for many samples that is its value at the saddle, where zᵢ = n / Σ t_k qᵢᵏ and t is the
 gradient of log Φᵐ, times a determinant of the curvatures there; the rest is of the order of 1/n.
-A simulation does not find it: the mean square is made by partitions so rare that none of them is drawn.
+A simulation does not find it, because the partitions that decide the mean square are too rare to be drawn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 ENOUGH = 1e-12  # of the change of S
 MOST_STEPS = 200
-MOST_VALUES = 8_000  # different ones; of more, neighbours are taken together
+MOST_VALUES = 8_000  # different ones; if there are more, neighbours are merged
 
 
 class Saddle:
@@ -29,14 +29,14 @@ class Saddle:
 
     Args:
         values: of the samples, shape (n,): h of a batch is the sum of its values times its strength.
-        batches: how many batches, of how many samples, and with which strength, of each kind.
+        batches: for each kind of batch: their number, their samples and their strength.
     """
 
     def __init__(self, values: Array, batches: Sequence[tuple[int, int, float]]) -> None:
         self.unit = values.max()
         q, counts = np.unique(values / self.unit, return_counts=True)
         group = len(q) // MOST_VALUES
-        if group > 1:  # neighbours as one value, beside the largest values
+        if group > 1:  # merge neighbours, but keep the largest values
             end = (len(q) - MOST_VALUES // 10) // group * group
             whole = counts[:end].reshape(-1, group)
             middle = (q[:end].reshape(-1, group) * whole).sum(1) / whole.sum(1)
@@ -45,7 +45,7 @@ class Saddle:
         self.batches = batches
 
     def log_mean(self, lr: float) -> tuple[float, float]:
-        """The logarithm of the mean, and the determinant's part of it."""
+        """The logarithm of the mean, and the determinant's part in it."""
         s = self.powers @ self.counts / self.n
         for _ in range(MOST_STEPS):
             _, t, bend = self._polynomial(lr, s)
@@ -53,7 +53,7 @@ class Saddle:
             change = mean - s
             if np.abs(change).max() <= ENOUGH:
                 break
-            # Newton's step, in the directions beside the one in which both are of one degree.
+            # Newton's step, except in the direction in which both are homogeneous.
             newton = np.linalg.lstsq(np.eye(3) - dual @ bend, change, rcond=1e-10)[0]
             full = s + newton
             s = full if full[0] > 0 and self._valid(lr, full / full[0]) else s + 0.3 * change

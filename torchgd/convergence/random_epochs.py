@@ -1,6 +1,6 @@
 """Epochs whose batches are drawn anew: the error e ← scale · e + shift with a random scale.
 
-Such a run is judged by the mean square of its error, E e² ← E scale² · E e² + …: while E scale² < 1 the
+Such a run is judged by the mean square of its error, E e² ← E scale² · E e² + …. If E scale² < 1, the
 weight settles into a distribution with a finite mean and variance. Beyond that limit almost every run may
 still shrink (while E log|scale| < 0, the almost-sure limit), with excursions so large that the mean grows.
 """
@@ -17,13 +17,13 @@ from torchgd.convergence.epochs import Intervals, Updates, exp
 from torchgd.convergence.intervals import converging_intervals
 from torchgd.epoch_maps import EpochMap
 
-FEW_ORDERS = 20_000  # so many ways to fill the batches are all gone through
-BATCHES = 20_000  # simulated batches that the almost-sure limit is taken from
+FEW_ORDERS = 20_000  # up to this many ways to fill the batches, all are computed
+BATCHES = 20_000  # simulated batches for the almost-sure limit
 GRID = 33
 
 
 class RandomEpoch:
-    """What drawing with replacement and shuffled mini-batches share: all follows from E scale²."""
+    """The common part of drawing with replacement and shuffled mini-batches: all follows from E scale²."""
 
     updates: Updates
     almost_sure: Intervals
@@ -33,7 +33,7 @@ class RandomEpoch:
     simulation = ""
 
     def basis(self, lr: float) -> str:
-        """Whether what is said of this lr is exact, or how much of it is a simulation."""
+        """How the answer at this lr is known: "exact", or which part is simulated."""
         return self.simulation or "exact"
 
     def log_mean_square(self, lr: float) -> float:
@@ -41,7 +41,7 @@ class RandomEpoch:
         raise NotImplementedError
 
     def map(self, lr: float) -> EpochMap:
-        """The map of an epoch that gives the mean of the weight, about least squares."""
+        """The map of an epoch for the mean weight, about least squares."""
         raise NotImplementedError
 
     def spread(self, lr: float) -> float:
@@ -66,7 +66,7 @@ class RandomEpoch:
         return place if math.isfinite(place) else math.inf
 
     def _solve(self, unsafe: float) -> None:
-        """Find the limit, where E scale² first comes to 1 on (0, unsafe], and its minimum below that."""
+        """Find the limit, where E scale² first reaches 1 on (0, unsafe], and its minimum below that."""
         grid = torch.linspace(0, unsafe, GRID, dtype=torch.float64).tolist()
         crossing = next((i for i, lr in enumerate(grid) if i and self.log_mean_square(lr) >= 0), GRID - 1)
         self.limit = root(self.log_mean_square, grid[crossing - 1], grid[crossing])
@@ -95,7 +95,7 @@ class Replacement(RandomEpoch):
                 continue
             s = updates.strength(b)
             self.groups.append((count, s * mean, s * s * (mean * mean + variance / b), s * s * noise / b))
-            # Per sample E log|scale| is the fixed order's: every sample is as likely as any other.
+            # With single samples E log|scale| is that of the fixed order: all samples are equally likely.
             every = b == 1 or n**b <= FEW_ORDERS
             drawn = (
                 _draws(n, b) if every else torch.randint(n, (max(1, BATCHES // b), b), generator=generator)
@@ -127,7 +127,7 @@ class Replacement(RandomEpoch):
     def spread(self, lr: float) -> float:
         if not self.log_mean_square(lr) < 0:
             return math.nan
-        square = EpochMap()  # E e² ↦ (1 − lost) E e² + noise; batch by batch with its own two numbers
+        square = EpochMap()  # E e² ↦ (1 − lost) E e² + noise; batch by batch, with two numbers each
         for count, h, hh, rr in self.groups:
             once = 2 * lr * h - lr * lr * hh
             square = square.then(EpochMap(1 - once, lr * lr * rr, 0.0, once).after(count))
@@ -140,7 +140,7 @@ def _draws(n: int, size: int) -> Tensor:
 
 
 def root(f: Callable[[float], float], low: float, high: float) -> float:
-    """The largest number known to be below the root of f, which is negative at low and not at high."""
+    """The root of f, from below; f is negative at low and not at high."""
     a, b = f(low), f(high)
     for step in range(200):
         if high - low <= 4e-16 * high:

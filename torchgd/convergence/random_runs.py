@@ -1,4 +1,4 @@
-"""The weights of a run in a random order, held against a suspect: its growth beside simulated runs."""
+"""The weights of a run in a random order, compared with a suspect by the growth of simulated runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torchgd.convergence.suspects import Cause, Suspect, epoch_matrix, guessed
 
 RUNS = 128  # simulated runs of each suspect
 STEPS = 3000  # updates of a simulated run at most
-USUAL = (0.5, 0.9, 0.99)  # momenta that are simulated
-NOISE = 30  # times the noise of one epoch: from there on an error tells its growth
-SURE, LIKELY = 5.0, 3.0  # standard deviations: to be refused as meant, to be accepted as a mistake
+USUAL = (0.5, 0.9, 0.99)  # the momenta that are simulated
+NOISE = 30  # times the noise of one epoch; a larger error shows its growth
+SURE, LIKELY = 5.0, 3.0  # standard deviations: to reject the run as meant; to accept a mistake
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RandomRun:
     def of(
         weights: Sequence[float], powers: dict[int, Updates], lr: float, *, drawn: bool
     ) -> RandomRun | None:
-        """The stretch that tells something; None if the noise covers all, or an epoch is too long."""
+        """The stretch that can be judged; None if noise hides the growth, or an epoch is too long."""
         centre = powers[1].least_squares
         errors = [w - centre for w in weights if abs(w) < 1e120]
         run = RandomRun(errors, powers, lr, drawn)
@@ -62,9 +62,9 @@ class RandomRun:
         return float(abs(self.errors[-1] / self.errors[0]) ** (1 / (len(self.errors) - 1)))
 
     def suspects(self, meant: Suspect, others: Sequence[Suspect]) -> tuple[list[Suspect], float]:
-        """The suspects whose simulated runs end where this one does; the growth that was to be expected.
+        """The suspects whose simulated runs end where this one does; the expected growth.
 
-        What was meant stays unless it is off by five standard deviations.
+        The run as meant is rejected only if it is off by five standard deviations.
         """
         tried = [meant, *others, *(one for one in guessed() if one.momentum in USUAL)]
         epochs = len(self.errors) - 1
@@ -119,7 +119,7 @@ def _off(measured: float, simulated: Tensor) -> float:
     if len(finite) < RUNS // 2:
         return math.inf
     off = abs(measured - finite.mean().item()) / (finite.std().item() + 0.01)
-    # the logarithm of a factor near 0 has a long tail: inside the simulated range nothing is refused
+    # The logarithm of a factor near 0 has a long tail, so values inside the simulated range are accepted.
     return min(off, LIKELY) if finite.min().item() <= measured <= finite.max().item() else off
 
 
@@ -136,8 +136,8 @@ def with_one_scale(
 ) -> tuple[list[Suspect], float, float] | None:
     """Single samples in a new order each epoch: the scale is the same each time, the shift is bounded.
 
-    Returns the suspects of that scale (none, where the scale is constant and nobody's), the growth measured
-    and the growth that was meant; None where the noise covers it, or the scale is not constant.
+    Returns the suspects of that scale (none, if no suspect has it), the measured growth and the growth that
+    was meant; None if the noise hides it, or the scale is not constant.
     """
     centre = powers[1].least_squares
     e = [w - centre for w in weights if abs(w) < 1e250]

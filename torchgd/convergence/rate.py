@@ -1,4 +1,4 @@
-"""The best learning rate: what is left of the start against where the weight settles."""
+"""The best learning rate: a balance of what is left of the start and where the weight settles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchgd.plan import Plan
 from torchgd.samples import Numbers
 
 AnyPlan = TypeVar("AnyPlan", bound=Plan)
-NO_NOISE = 1e-9  # relative to the weight: below it the samples lie on one line
+NO_NOISE = 1e-9  # relative to the weight; below it the samples lie on one line
 
 
 def settled_distance(epoch: Epoch, lr: float) -> float:
@@ -35,19 +35,19 @@ def log_distance(epoch: Epoch, lr: float, epochs: int) -> float:
 def best_lr(epoch: Epoch, epochs: int) -> float:
     """The rate that ends nearest to least squares after this many epochs, see :func:`log_distance`.
 
-    It is at most the rate that forgets the start fastest, and that one where the samples lie on one line. The
-    search begins at small rates: a large one at which the bias happens to change its sign is not taken.
+    It is at most the rate that forgets the start fastest, and equal to it if the samples lie on one line. The
+    search begins at small rates, so that a large one where the bias changes its sign is not chosen.
     """
     fastest = epoch.fastest_lr
     if settled_distance(epoch, fastest) <= NO_NOISE * epoch.updates.size:
         return fastest
     size, lr = epoch.updates.size, 1e-6 * fastest
     lr = min(fastest, -10 * lr / (epochs * epoch.log_factor(lr)))
-    for _ in range(4):  # nearly log|factor| = −H lr, bias = c lr and spread² = v lr: simple to weigh
+    for _ in range(4):  # nearly log|factor| = −H lr, bias = c lr and spread² = v lr: simple to balance
         kept = -2 * epochs * epoch.log_factor(lr) / lr
         bias, spread = epoch.offset(lr) / size / lr, (epoch.spread(lr) / size) ** 2 / lr
         lr = _model(kept, bias * bias, spread, fastest)
-    for step in (1.2, 0.4, 0.1):  # then exactly: the best of three rates, or where their parabola is least
+    for step in (1.2, 0.4, 0.1):  # then exactly: the best of three rates, or the minimum of their parabola
         rates = [min(fastest, lr * math.exp(power)) for power in (-step, 0, step)]
         left, middle, right = (log_distance(epoch, rate, epochs) for rate in rates)
         bend = left - 2 * middle + right
@@ -59,7 +59,7 @@ def best_lr(epoch: Epoch, epochs: int) -> float:
 
 
 def _model(kept: float, bias: float, spread: float, high: float) -> float:
-    """Where exp(−kept lr) + bias lr² + spread lr is least on (0, high]: it is convex."""
+    """The minimum of exp(−kept lr) + bias lr² + spread lr, which is convex, on (0, high]."""
     low = 0.0
     if 2 * bias * high + spread <= kept * math.exp(-min(kept * high, 700)):
         return high
@@ -83,9 +83,9 @@ def auto_lr(
 ) -> tuple[float, str]:
     """Choose the best learning rate for a number of epochs, and say why.
 
-    A large lr forgets the start soon, a small one settles nearer to least squares. The best one ends nearest:
-    factor^epochs of a weight's size is left, and the settled weight has its bias and its spread. Full batch:
-    1/(2 mean x²), which lands on least squares in one step. Arguments and errors as for
+    A large lr forgets the start soon, a small one settles nearer to least squares. The best one ends nearest,
+    counting what is left of the start, factor^epochs, and the bias and spread of the settled weight. Full
+    batch: 1/(2 mean x²), which lands on least squares in one step. Arguments and errors as for
     :func:`torchgd.stability`.
 
     Example:
@@ -109,7 +109,7 @@ def auto_lr(
 
 
 def with_lr(plan: AnyPlan, x: Numbers, y: Numbers, epochs: int) -> tuple[AnyPlan, str]:
-    """The plan with its learning rate: its own, or else the one that :func:`auto_lr` chooses, and why."""
+    """The plan with a learning rate (if it has none, that of :func:`auto_lr`), and the reason."""
     if plan.lr is not None:
         return plan, ""
     lr, why = auto_lr(x, y, epochs=epochs, **plan.sampling)

@@ -1,4 +1,4 @@
-"""Mini-batches that are filled anew in each epoch, each sample once."""
+"""Mini-batches that are filled again in each epoch, each sample once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torchgd.convergence.partitions import Saddle
 from torchgd.convergence.random_epochs import BATCHES, FEW_ORDERS, RandomEpoch, minimum, root
 from torchgd.epoch_maps import EpochMap, compose
 
-SIMULATED = 1_000_000  # samples of simulated epochs, in 2 to 400 epochs
-SMALL = 1e-3  # times the fastest lr; below it an epoch's scale hardly depends on how the batches are filled
+SIMULATED = 1_000_000  # samples in all simulated epochs; these are 2 to 400
+SMALL = 1e-3  # times the fastest lr; below it the scale hardly depends on how the batches are filled
 
 
 class ShuffledBatches(RandomEpoch):
-    """All ways to fill the batches if these are few; else E scale² by its saddle point or a simulation.
+    """All ways to fill the batches if they are few; else E scale² from its saddle point or a simulation.
 
-    Mean and spread of the shift, which matter at smaller rates, are then simulated.
+    In the second case mean and spread of the shift, which matter at smaller rates, are simulated.
     """
 
     def __init__(self, updates: Updates, seed: int) -> None:
@@ -43,13 +43,13 @@ class ShuffledBatches(RandomEpoch):
             self.limit_error = 0.0 if exact else self._error()
         else:
             self._take_saddle(highest)
-        if not exact:  # of the almost-sure limit the first interval only: the others are the simulation's
+        if not exact:  # keep only the first interval, because others may be artefacts of the simulation
             self.almost_sure = self.almost_sure[:1]
             error = f"the limit to ±{100 * self.limit_error:.2g} %"
             self.simulation = f"simulated, {count} shuffles, seed {seed}: {error}"
 
     def _take_saddle(self, highest: float) -> None:
-        """Limit and fastest rate where too few of the rare epochs are drawn that make E scale² large."""
+        """Limit and fastest rate if the epochs that make E scale² large are too rare to be drawn."""
         n, size = len(self.updates.squares), self.updates.batch_size
         kinds = [(n // size, size), (1, n % size)]
         batches = [(count, b, self.updates.strength(b) / b) for count, b in kinds if b]
@@ -59,17 +59,17 @@ class ShuffledBatches(RandomEpoch):
             low *= 1.3
         self.limit = root(self.log_mean_square, low, low * 1.3)
         self.fastest_lr = minimum(self.log_mean_square, 0.01 * self.limit, self.limit, tolerance=1e-3)
-        # What the saddle point leaves out is of the order of 1 over the batches, as its determinant tells.
+        # The error of the saddle point is of the order of 1 over the number of batches; see its determinant.
         left_out = 1.5 / self.h.shape[1] + 1.5 * abs(self.saddle.log_mean(self.limit)[1])
         slope = (self.log_mean_square(self.limit) - self.log_mean_square(self.limit * 0.999)) / 1e-3
         self.limit_error = left_out / slope if slope > 0 else math.inf
 
     def _logs(self, lr: float) -> torch.Tensor:
-        """log scale² of each epoch that is gone through."""
+        """log scale² of each computed epoch."""
         return torch.log(torch.abs(1 - lr * self.h)).sum(1).mul(2)
 
     def _error(self) -> float:
-        """Three standard errors of the limit, relative: those of E scale² there, over its slope."""
+        """Three relative standard errors of the limit: the error of E scale² there, over its slope."""
         logs = self._logs(self.limit)
         squares = (logs - logs.max()).exp()
         error = squares.std().item() / squares.mean().item() / math.sqrt(len(logs))
@@ -103,13 +103,13 @@ class ShuffledBatches(RandomEpoch):
 
 
 def _ways(n: int, size: int) -> float:
-    """In how many ways n samples fill batches in a row."""
+    """The number of ways in which n samples fill batches."""
     logarithm = math.lgamma(n + 1) - n // size * math.lgamma(size + 1) - math.lgamma(n % size + 1)
     return round(math.exp(logarithm)) if logarithm < 100 else math.inf
 
 
 def _fillings(samples: list[int], size: int) -> list[list[int]]:
-    """All ways to put the samples into batches in a row; within a batch the order does not matter."""
+    """All ways to fill batches with the samples; the order within a batch does not matter."""
     if len(samples) <= size:
         return [samples]
     return [

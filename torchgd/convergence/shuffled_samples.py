@@ -1,9 +1,9 @@
 """Single samples in a fresh order each epoch: mean and spread of where the weight settles.
 
-The scale of an epoch is the same in every order, the shift is random. Give every sample its own uniform time:
-the orders are then equally likely, and with the times of one sample (or two) held fixed the others come after
-it (between them) independently. What is left is an integral over these times, which Gauss-Legendre quadrature
-gives to rounding: of a polynomial for a few samples, else of a power series in lr.
+The scale of an epoch is the same in every order, the shift is random. Give every sample a random uniform
+time: all orders are then equally likely, and if the times of one or two samples are fixed, the others come
+after it (between them) independently. This leaves an integral over these times, which Gauss-Legendre
+quadrature gives up to rounding: of a polynomial for a few samples, else of a power series in lr.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torchgd.convergence.epochs import FixedOrder, Updates
 from torchgd.epoch_maps import EpochMap, compose
 
 FEW = 200  # samples; with more the polynomial has too high a degree
-FEWER = 50  # samples; up to here it is cheaper than the series
+FEWER = 50  # samples; up to here the polynomial is cheaper than the series
 TERMS = 56  # of the series in lr h ≤ 1/2: 2⁻⁵⁶ is below rounding
 NODES = 32
-REACH = 45.0  # e⁻⁴⁵ is below rounding: the integrand is 0 to rounding beyond
+REACH = 45.0  # e⁻⁴⁵ is below rounding, so the integrand beyond it is left out
 
 
 class ShuffledSamples(FixedOrder):

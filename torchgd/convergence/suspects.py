@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class Cause(str, Enum):
-    """What made a run diverge. A bad start is none: the factor of an epoch does not depend on w0."""
+    """What made a run diverge. A bad start is not a cause: an epoch's factor does not depend on w0."""
 
     NONE = "it did not diverge"
     LR = "the learning rate is too large"
@@ -85,7 +85,7 @@ DECAYS = (0.1, 0.01, 1.0, 0.5, 0.001, 10.0)
 
 
 def named(sizes: Tensor, n: int, loss: str) -> list[Suspect]:
-    """The suspects without an unknown number, the commonest first; sizes are those of the batches."""
+    """The suspects without unknown numbers, the commonest first; sizes are those of the batches."""
     size = sizes.double()
     found = [Suspect(Cause.SIGN, -1.0), Suspect(Cause.TWICE, 2.0), Suspect(Cause.HALF, 0.5)]
     if loss != "sum" and bool((size > 1).any()):
@@ -107,7 +107,7 @@ def _times(one: Suspect) -> Tensor:
 
 
 def guessed() -> list[Suspect]:
-    """Momentum and weight decay with the numbers that people give them."""
+    """Momentum and weight decay with the usual numbers."""
     momenta = [Suspect(Cause.MOMENTUM, momentum=m, nesterov=n) for n in (False, True) for m in MOMENTA]
     return momenta + [Suspect(Cause.DECAY, decay=d) for d in DECAYS]
 
@@ -115,7 +115,7 @@ def guessed() -> list[Suspect]:
 def epoch_matrix(
     h: Tensor, r: Tensor, lr: float, suspect: Suspect, centre: float
 ) -> tuple[Tensor, float, float]:
-    """An epoch as a matrix on (e, v, 1); the largest growth on its way; the sum of the pushes |shift|."""
+    """An epoch as a matrix on (e, v, 1), the largest growth within it, and the sum of all |shift|."""
     steps = _steps(h, r, lr, suspect, centre)
     grown = torch.log(steps[..., 0, 0].abs() + steps[..., 0, 1].abs()).clamp_min(0).sum().item()
     return _joined(steps), math.exp(min(grown, 600.0)), steps[..., 0, 2].abs().sum().item()

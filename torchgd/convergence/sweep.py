@@ -20,7 +20,7 @@ from torchgd.history import History
 from torchgd.moments import float64
 from torchgd.samples import Numbers, samples
 
-BLOCK = 1 << 18  # numbers of one block of updates times learning rates: what fits into the cache
+BLOCK = 1 << 18  # updates times learning rates of one block, which fits into the cache
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Sweep:
         lr: the learning rates in rising order, shape (L,), in units of 1/x².
         weight, cost: before the first epoch and after each, shape (E+1, L); inf where it diverged.
         epochs: until no more than ``tolerance`` of the start is left, shape (L,); inf if not in E epochs.
-            What is left is the product of the epochs' scales: by it two runs from different w0 differ.
+            What is left is the product of the epochs' scales, the ratio by which runs from two w0 differ.
         tolerance: see ``epochs``.
         best: the index of the learning rate that is the best by the certificate, see :func:`torchgd.auto_lr`:
-            it ends nearest to least squares; of several the smallest one.
-        best_lr: the best of all learning rates, in the sweep or not.
+            it ends nearest to least squares; the smallest if there are several.
+        best_lr: the best of all learning rates, also of those not in the sweep.
         epoch: the certificate's epoch, with the limit and the factor at any lr.
     """
 
@@ -49,12 +49,12 @@ class Sweep:
     epoch: Epoch
 
     def predicted(self, lr: float) -> float:
-        """The epochs to the tolerance that the certificate says, a real number; inf beyond the limit."""
+        """The epochs to the tolerance by the certificate, a real number; inf beyond the limit."""
         log_factor = self.epoch.log_factor(lr)
         return math.log(self.tolerance) / log_factor if log_factor < 0 else math.inf
 
     def history(self, index: int) -> History:
-        """The run of one learning rate by its ends of epochs, as far as it is finite."""
+        """The history of one learning rate at the ends of epochs, as far as it is finite."""
         weight, costs = self.weight[:, index], self.cost[:, index]
         finite = int((weight.isfinite() & costs.isfinite()).sum())
         columns = zip(weight[:finite].tolist(), costs[:finite].tolist(), strict=True)
@@ -84,7 +84,7 @@ def sweep_lr(
 ) -> Sweep:
     """Train y = w·x at many learning rates at once.
 
-        e ← (1 − lr h_B) e + lr r_B for a vector lr; the epoch's map is joined from those of blocks of updates
+        e ← (1 − lr h_B) e + lr r_B for a vector lr; the epoch's map is composed of those of blocks
 
     Args:
         x, y: the samples, shape (n,) each.
@@ -122,7 +122,7 @@ def sweep_lr(
     high = limit * 1.5 if lr_max is None else lr_max
     if not (0 < low < high < math.inf):
         raise InputError(
-            f"the learning rates from {low:g} to {high:g} are no interval above 0; give lr_min < lr_max"
+            f"lr_min is {low:g} and lr_max is {high:g}; give finite numbers, 0 < lr_min < lr_max"
         )
     lr = _spaced(low, high, points, linear)
 

@@ -1,7 +1,7 @@
-"""The arrays of an .npz file, and what makes any numpy array fit to be data.
+"""The arrays of an .npz file, and the checks that make any numpy array usable as data.
 
-The header of an array says how large it is; that is checked against the file and the machine before any
-memory is taken. Nothing is ever unpickled.
+The header of an array says how large it is; this is checked against the file and the machine before any
+memory is allocated. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from torchgd.samples import check_learnable, first_rounded, from_array, not_fini
 
 BLOCK = 1 << 17  # samples: x and y of a block fit the processor's cache, and a loop over blocks costs little
 _LONGEST_HEADER = 10_000  # bytes, as in numpy
-_UNSUSPECTED = 64 << 20  # bytes that any array may unpack to, however small its archive
-# What numpy raises on bytes that are no array, and zipfile on those that are no archive; each was seen.
+_UNSUSPECTED = 64 << 20  # up to this size an array may be any number of times larger than its archive
+# What numpy raises for bytes that are not an array, and zipfile for those that are not an archive (seen).
 _MALFORMED = (ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError, TokenError)
 _TORN = (BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
 
@@ -46,11 +46,11 @@ class Header:
 
 
 def read_header(file: IO[bytes], name: str, size: int) -> Header:
-    """The header of an array in a file of that size, which must hold a vector of real numbers and no more."""
+    """Read the header of an array in a file of this size, which must hold one vector of real numbers."""
     head = io.BytesIO(file.read(_LONGEST_HEADER))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy's advice to save files of Python 2 again
+            warnings.simplefilter("ignore")  # numpy's advice about files of Python 2
             version = np.lib.format.read_magic(head)
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             shape, _, dtype = read[version](head)
@@ -75,7 +75,7 @@ def read_header(file: IO[bytes], name: str, size: int) -> Header:
 
 
 def _one_column(shape: tuple[int, ...]) -> str:
-    """How to save what is not a vector: reshaped it would mix the columns, unless there is one only."""
+    """How to save an array that is not a vector; reshaping would mix several columns."""
     if sum(size != 1 for size in shape) <= 1:
         return "save it as a.reshape(-1)"
     if len(shape) == 2:
@@ -87,19 +87,19 @@ def _one_column(shape: tuple[int, ...]) -> str:
 
 @np.errstate(over="ignore", invalid="ignore")  # a longdouble too large, a signalling NaN
 def as_tensor(numbers: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
-    """The numbers as a tensor, which shares their memory where they are of that type."""
+    """The numbers as a tensor; it shares their memory if they have this type."""
     return from_array(numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64)).to(dtype)
 
 
 def checked(numbers: NDArray[Any], dtype: torch.dtype, name: str, begin: int = 0) -> Tensor:
-    """The numbers as a tensor; what the dtype does not hold is refused. begin: the first one's index."""
+    """The numbers as a tensor; InputError if the dtype cannot hold one. begin: the index of the first."""
     check_finite(numbers, dtype, name, begin)
     check_exact(numbers, name, begin)
     return as_tensor(numbers, dtype)
 
 
 def check_exact(numbers: NDArray[Any], name: str, begin: int) -> None:
-    """Refuse a whole number that float64 would round; begin as for check_finite."""
+    """Raise InputError for a whole number that float64 would round; begin as for check_finite."""
     at = first_rounded(numbers)
     if at is not None:
         raise would_round(f"{name}, index {begin + at[0]}", numbers[at])
@@ -107,7 +107,7 @@ def check_exact(numbers: NDArray[Any], name: str, begin: int) -> None:
 
 @np.errstate(over="ignore", invalid="ignore")  # a longdouble too large, a signalling NaN
 def check_finite(numbers: NDArray[np.generic], dtype: torch.dtype, name: str, begin: int) -> None:
-    """Refuse what is NaN, or infinite in the dtype; begin is the index of the first number."""
+    """Raise InputError for NaN, or infinity in the dtype; begin is the index of the first number."""
     low, high, limit = float(numbers.min()), float(numbers.max()), largest(dtype)  # NaN if any is NaN
     if not -limit <= low <= high <= limit:
         at = int(np.flatnonzero(~((numbers >= np.float64(-limit)) & (numbers <= np.float64(limit))))[0])
@@ -144,7 +144,7 @@ def _member(archive: ZipFile, path: Path, wanted: str, dtype: torch.dtype) -> Te
     info = archive.getinfo(f"{wanted}.npy")
     mend = "save x and y as .npy files, which are read in blocks"
     if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        raise InputError(f"{name}: is packed as numpy never packs; save it with numpy.savez")
+        raise InputError(f"{name}: is packed in a way that numpy does not use; save it with numpy.savez")
     if info.file_size > max(_UNSUSPECTED, 100 * path.stat().st_size):
         raise InputError(f"{name}: unpacks to {info.file_size} bytes, over 100 times the file; {mend}")
     check_memory(info.file_size, name, mend)

@@ -22,11 +22,11 @@ class Dataset:
     """Samples of y against x, in memory or in files larger than memory.
 
     Args:
-        inputs: x, shape (n,): a tensor, or a vector mapped from files; shape (n, d) with d features.
+        inputs: x, shape (n,): a tensor, or a vector mapped from files; or shape (n, d) with d features.
         targets: y, shape (n,), of the same dtype and device.
-        name: what the data are called, e.g. ``"hubble"``.
+        name: the name of the data, e.g. ``"hubble"``.
         x_label, y_label: what x and y are, with their units.
-        dropped: rows that :func:`load` left out since x or y was missing.
+        dropped: the number of rows that :func:`load` left out because x or y was missing.
         features: the names of d > 1 features; empty for one x.
 
     Example:
@@ -45,7 +45,7 @@ class Dataset:
 
     @cached_property
     def x(self) -> Tensor:
-        """All of x, shape (n,); one file of this dtype stays memory-mapped, others are read at first use."""
+        """All of x, shape (n,); a single file of this dtype stays mapped, others are read at first use."""
         return _whole(self.inputs)
 
     @cached_property
@@ -67,7 +67,7 @@ class Dataset:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The samples from start to stop as (x, y) blocks of `size` samples, the last one shorter.
 
-        Of data in files only the present block is resident in memory; read it, do not write into it.
+        Of data in files only the present block is in memory; do not write into it.
 
         Example:
             >>> [len(x) for x, y in course().blocks(2)]

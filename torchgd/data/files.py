@@ -1,6 +1,6 @@
-"""Opening what a person names, and the sentences about names and numbers that several readers share.
+"""Opens the file that a person names; and the messages about names and numbers that several readers use.
 
-Files are hostile until read: only regular files are opened, so that nothing blocks; every complaint is an
+No file is trusted: only regular files are opened, so that nothing blocks; every error is an
 :class:`InputError` that names the place.
 """
 
@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 from torchgd.errors import InputError
 
-if TYPE_CHECKING:  # a file that is not there is said without waiting for torch
+if TYPE_CHECKING:  # a missing file is reported without waiting for torch
     import torch
 
 
@@ -26,7 +26,7 @@ WORDS = ("course", "hubble", "grunfeld")  # data that need no file
 
 
 def check_word(word: str) -> None:
-    """Refuse a word that is not a file, but nearly one of WORDS."""
+    """Raise InputError for a word that is not a file, but nearly one of WORDS."""
     near = difflib.get_close_matches(word.casefold(), WORDS, n=1, cutoff=0.8)
     if near and not os.path.exists(word):  # noqa: PTH110 (which raises where the folder is closed)
         raise InputError(f"{shown(Path(word))}: no such file; did you mean {near[0]}?")
@@ -34,7 +34,7 @@ def check_word(word: str) -> None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The columns that --x and --y name: one x, several with commas between them, or ``all`` but y."""
+    """The columns that --x and --y name: one x, several with commas between them, or ``all`` (all but y)."""
 
     x: str
     y: str
@@ -71,7 +71,7 @@ class Wanted:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The regular file at the path, open for reading; what the system refuses is an InputError."""
+    """The regular file at the path, open for reading; InputError if the system refuses it."""
     name = shown(path)
     try:
         if not path.exists():
@@ -90,7 +90,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def shown(path: Path) -> str:
-    """The path as it is, or quoted where a line break in it would break the one line of a message."""
+    """The path; quoted if it holds a line break, so that the message stays one line."""
     return str(path) if str(path).isprintable() else repr(str(path))
 
 
@@ -106,19 +106,19 @@ def missing(wanted: str, kind: str, names: Sequence[str]) -> str:
 
 
 def largest(dtype: torch.dtype) -> float:
-    """What a number may be without rounding to infinity: a little more than the dtype's largest."""
+    """The bound below which a number does not round to infinity: a little above the dtype's largest."""
     import torch
 
     return torch.finfo(dtype).max * (1 + torch.finfo(dtype).eps / 4)
 
 
 def too_large(where: str, number: str, dtype: torch.dtype) -> InputError:
-    """The one sentence about a number that is finite, but infinite in the dtype."""
+    """The error for a finite number that is infinite in the dtype."""
     kind = str(dtype).removeprefix("torch.")
     return InputError(f"{where}: {number} is too large for {kind}; use another unit or type")
 
 
 def check_memory(size: int, name: str, mend: str) -> None:
-    """Refuse to take more than half of the machine's memory, where the system says how much that is."""
+    """Raise InputError for more than half of the machine's memory, if the system says how much it has."""
     if hasattr(os, "sysconf") and size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2:
         raise InputError(f"{name}: takes {size / 2**30:.1f} GiB, over half of the memory; {mend}")

@@ -1,4 +1,4 @@
-"""Reading the data that a person names: a file of any kind, numbers in memory, or one of the words."""
+"""Reads the data that a person names: a file, numbers in memory, or a word such as ``course``."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ def load(
 ) -> Dataset:
     """Read samples from a CSV, Parquet, .npz or .npy file, or take those in memory.
 
-    Every number is checked to be finite: those of .npy files, which may be larger than memory, when they
-    are read.
+    Every number is checked to be finite; those of .npy files, which may be larger than memory, are checked
+    when they are read.
 
     Args:
         path: a CSV file with a header line, packed by gzip or not, a Parquet or an .npz file, or a DataFrame;
             None if x and y are files or numbers.
-        x, y: with a path, the names of the columns (default: ``"x"`` and ``"y"``), of x several with commas
-            between them, or ``"all"`` but y, which makes x of shape (n, d);
-            without one, n numbers each, or an .npy file each, or as many shards each, in order. Files are
-            memory-mapped and may be larger than memory: see :meth:`Dataset.blocks`.
+        x, y: with a path, the names of the columns (default: ``"x"`` and ``"y"``); several names with commas,
+            or ``"all"`` (all columns but y), give x of shape (n, d);
+            without a path, n numbers each, or an .npy file each, or equally many shards each, in order. Files
+            are memory-mapped and may be larger than memory: see :meth:`Dataset.blocks`.
         dtype: the floating-point type of the result.
         device: where the result lives.
-        encoding: of a CSV file, e.g. ``"gbk"`` (default: UTF-8).
+        encoding: that of a CSV file, e.g. ``"gbk"`` (default: UTF-8).
         drop_missing: leave out the rows of a table in which x or y is missing, and count them in ``dropped``.
 
     Raises:
-        InputError: what is wrong with the file, where (line, column or index), and how to mend it.
+        InputError: what is wrong with the file, where (line, column or index), and how to correct it.
 
     Example:
         >>> import tempfile
@@ -138,7 +138,7 @@ def _in_memory(x: Any, y: Any, dtype: torch.dtype, device: torch.device | str | 
 
 
 def _of_columns(columns: list[Tensor], names: list[str], name: str, dropped: int) -> Dataset:
-    """The samples of these columns, of which y is the last."""
+    """The samples of these columns; the last one is y."""
     *inputs, targets = columns
     if len(inputs) == 1:
         return Dataset(inputs[0], targets, name, names[0], names[-1], dropped)
@@ -183,7 +183,7 @@ def open_data(
 ) -> Dataset:
     """The data of the command line's words: ``course``, ``hubble``, ``grunfeld``, a file, or .npy files.
 
-    A file of the name ``course`` or ``hubble`` is ``./course``. An .npy word may list
+    For a file of the name ``course`` write ``./course``. An .npy word may list
     shards: ``x0.npy,x1.npy``, or a pattern, ``'x*.npy'``, whose matches are taken by number.
     """
     own = word in {"", *WORDS}

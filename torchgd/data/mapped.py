@@ -22,7 +22,7 @@ from torchgd.samples import check_learnable
 
 @dataclass(frozen=True)
 class _Shard:
-    """One .npy file, and the place of its first sample and of the first one after it in the whole vector."""
+    """One .npy file, and where in the whole vector its samples begin and end."""
 
     path: Path
     header: Header
@@ -33,16 +33,16 @@ class _Shard:
 class MappedVector:
     """A vector of shape (n,) in .npy files, one after the other: ``len(v)`` and ``v[start:stop]``.
 
-    One file at a time is mapped into memory. A slice within one file of the right type shares its pages:
-    read it, do not write into it, for nothing reaches the file. The files must not change meanwhile.
+    One file at a time is mapped into memory. A slice within one file of the right type shares its pages;
+    do not write into it (this would not change the file). The files must not change meanwhile.
 
     Args:
         paths: the files, in order, all of one type.
         dtype, device: what the slices are. Every number in a slice is finite.
 
     Raises:
-        InputError: a file is no vector of real numbers; of a slice: it holds NaN or what is infinite in the
-            dtype, named by file and index, or its file has changed.
+        InputError: a file is not a vector of real numbers. From a slice: a number is NaN or infinite in the
+            dtype (with its file and index), or the file has changed.
     """
 
     def __init__(self, paths: Sequence[Path], dtype: torch.dtype, device: torch.device | str | None) -> None:
@@ -80,7 +80,7 @@ class MappedVector:
         return whole.to(self.device)
 
     def has_nonzero(self) -> bool:
-        """Whether any number is other than 0; reads as far as the first."""
+        """Whether any number is not 0; reads up to the first one."""
         for start in range(0, len(self), BLOCK):
             if self[start : start + BLOCK].any():
                 return True
@@ -88,7 +88,7 @@ class MappedVector:
         return False
 
     def release(self, start: int, stop: int) -> None:
-        """Let the system take back the memory of these samples; read again, they come from the file."""
+        """Free the memory of these samples; if they are read again, they come from the file."""
         if self._mapped is None or not hasattr(mmap, "MADV_DONTNEED"):
             return
         shard, pages = self._mapped
@@ -107,7 +107,7 @@ class MappedVector:
             start = shard.after
 
     def _part(self, shard: _Shard, start: int, stop: int) -> Tensor:
-        """The samples from start to stop of one shard. Where they all are finite, so is mostly their sum."""
+        """The samples from start to stop of one shard. If all are finite, their sum mostly is finite too."""
         numbers = self._numbers(shard, start, stop)
         check_exact(numbers, shown(shard.path), start - shard.first)
         values = as_tensor(numbers, self.dtype)
@@ -116,14 +116,14 @@ class MappedVector:
         return values
 
     def _numbers(self, shard: _Shard, start: int, stop: int) -> NDArray[np.generic]:
-        """The numbers of one shard, in its pages; those of the shard before go when no slice shares them."""
+        """The numbers of one shard, in its pages; the last shard's are freed when no slice shares them."""
         header = shard.header
         changed = InputError(f"{shown(shard.path)}: has changed since it was first read; start again")
         if self._mapped is None or self._mapped[0] is not shard:
             with opened(shard.path) as file:
                 if os.fstat(file.fileno()).st_size != header.end:
                     raise changed
-                # copy on write: a tensor wants memory that can be written, and the file must not change
+                # Copy on write, because a tensor needs writable memory and the file must not change.
                 self._mapped = shard, mmap.mmap(file.fileno(), header.end, access=mmap.ACCESS_COPY)
         if self._mapped[1].size() != header.end:  # of the file: pages beyond its end would kill the process
             raise changed
@@ -134,7 +134,7 @@ class MappedVector:
 def map_pairs(
     x_paths: Sequence[Path], y_paths: Sequence[Path], dtype: torch.dtype, device: torch.device | str | None
 ) -> tuple[MappedVector, MappedVector]:
-    """x and y in .npy files, one file each or as many shards."""
+    """x and y in .npy files, one file each or equally many shards each."""
     if len(x_paths) != len(y_paths) or not x_paths:
         counts = f"x is in {len(x_paths)} files, y in {len(y_paths)}"
         raise InputError(f"{counts}; give one y file for each x file")

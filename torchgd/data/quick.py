@@ -1,7 +1,7 @@
 """Large tables, read quickly: by polars where it is installed, else a CSV file by numpy.
 
-What is irregular in a CSV file is left to the exact reader of :mod:`torchgd.data.table`: both give the same
-numbers, or the exact one its message.
+An irregular CSV file is left to the exact reader of :mod:`torchgd.data.table`, which gives the same numbers
+or an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torchgd.samples import check_learnable, from_array
 if TYPE_CHECKING:
     from torchgd.data.table import Layout
 
-_BLOCK = 1 << 18  # bytes whose separators are looked at together: they fit the cache
+_BLOCK = 1 << 18  # bytes whose separators are checked together; they fit the cache
 
 
 def read_quickly(path: Path, layout: Layout, limit: float) -> list[Tensor] | None:
@@ -35,7 +35,7 @@ def read_quickly(path: Path, layout: Layout, limit: float) -> list[Tensor] | Non
             warnings.simplefilter("error")
             regular = len(layout.names) == 2 or _is_regular(path, layout)
             columns = read(path, layout) if regular else None
-    except Exception:  # what a reader raises for a line that it does not take has no common class
+    except Exception:  # readers raise many types for a bad line
         return None
     for column in columns or ():
         low, high = (end.item() for end in column.aminmax())  # NaN if any is NaN
@@ -46,7 +46,7 @@ def read_quickly(path: Path, layout: Layout, limit: float) -> list[Tensor] | Non
 
 def _by_polars(path: Path, layout: Layout) -> list[Tensor] | None:
     polars: Any = importlib.import_module("polars")
-    # what polars calls columns without a header: "column_1", from 2.0 on "column_0"
+    # The names of polars for columns without a header: "column_1", from 2.0 on "column_0".
     numbered = polars.read_csv(b",".join([b"0"] * len(layout.names)), has_header=False).columns
     names = [numbered[at] for at in layout.columns]
     table = polars.read_csv(
@@ -66,7 +66,7 @@ def _by_polars(path: Path, layout: Layout) -> list[Tensor] | None:
 
 
 def _by_numpy(path: Path, layout: Layout) -> list[Tensor] | None:
-    with path.open("rb") as file:  # numpy takes a line of any length into memory
+    with path.open("rb") as file:  # numpy would read a line of any length
         if not all(b"\n" in block for block in iter(lambda: file.read(1 << 24), b"")):
             return None
     every = len(layout.names) == 2
@@ -77,7 +77,7 @@ def _by_numpy(path: Path, layout: Layout) -> list[Tensor] | None:
         skiprows=layout.lines,
         usecols=None if every else layout.columns,
         ndmin=2,
-        encoding="latin-1",  # takes every byte, and numbers are ASCII
+        encoding="latin-1",  # accepts every byte, and numbers are ASCII
     )
     if table.shape[1] != (2 if every else len(layout.columns)):
         return None
@@ -86,7 +86,7 @@ def _by_numpy(path: Path, layout: Layout) -> list[Tensor] | None:
 
 
 def _is_regular(path: Path, layout: Layout) -> bool:
-    """Whether every line has as many separators as the header, and no quote or '#' gives them a meaning."""
+    """Whether every line has as many separators as the header, and there is no quote and no '#'."""
     width, separator = len(layout.names), ord(layout.separator)
     with path.open("rb") as file:
         for _ in range(layout.lines):
@@ -104,7 +104,7 @@ def _is_regular(path: Path, layout: Layout) -> bool:
 
 
 def _each_line_has(lines: bytes, width: int, separator: int) -> bool:
-    """Whether of the separators and line ends every ``width``-th is a line end, and no other."""
+    """Whether exactly every ``width``-th of the separators and line ends is a line end."""
     content = np.frombuffer(lines, np.uint8)
     marks = content[np.flatnonzero((content == separator) | (content == 10))] == 10
     if len(marks) % width:
@@ -116,7 +116,7 @@ def _each_line_has(lines: bytes, width: int, separator: int) -> bool:
 def read_parquet(
     path: Path, wanted: Wanted, dtype: torch.dtype, drop_missing: bool = False
 ) -> tuple[list[Tensor], list[str], int]:
-    """The wanted columns of a Parquet file, and the rest as :func:`torchgd.data.table.read_table` does."""
+    """The wanted columns of a Parquet file; returns what :func:`torchgd.data.table.read_table` returns."""
     name = shown(path)
     if not importlib.util.find_spec("polars"):
         raise InputError(

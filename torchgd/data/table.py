@@ -1,7 +1,7 @@
 """Two columns of a table: a CSV file whose header names its columns, packed by gzip or not.
 
-The exact reader here knows what is wrong with a line. Large files go through a quick one first, which gives
-the same numbers or none: see :mod:`torchgd.data.quick`.
+The exact reader here says what is wrong with a line. For large files a quick one is tried first, which
+gives the same numbers or none: see :mod:`torchgd.data.quick`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from typing import TYPE_CHECKING
 from torchgd.data.files import Wanted, check_memory, largest, missing, opened, shown, too_large
 from torchgd.errors import InputError
 
-if TYPE_CHECKING:  # a wrong column is said without waiting for torch
+if TYPE_CHECKING:  # a wrong column is reported without waiting for torch
     import torch
     from torch import Tensor
 
-_LONGEST_LINE = 1 << 24  # characters: a million columns fit, and no file without line ends fills the memory
+_LONGEST_LINE = 1 << 24  # characters: enough for a million columns, but not for all memory
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
-_MISSING = {"", "na", "n/a", "nan", "null", "none"}  # in lower case: what drop_missing leaves out
+_MISSING = {"", "na", "n/a", "nan", "null", "none"}  # cells in lower case that drop_missing leaves out
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_PREFACE = 100  # lines in which a header is looked for
-_QUICK = 1 << 20  # bytes from which the quick reader wins its import back
+_PREFACE = 100  # lines that are searched for a header
+_QUICK = 1 << 20  # bytes; for smaller files the import of the quick reader takes longer
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the first lines of a file say: its columns, their separator, and in which line the header ends."""
+    """What the first lines of a file say: its columns, the separator, and the line where the header ends."""
 
     names: list[str]
     separator: str
@@ -52,7 +52,7 @@ class Layout:
 
 
 def read_layout(path: Path, wanted: Wanted, encoding: str | None) -> tuple[_Text, Layout]:
-    """The table as text, and what its first lines say; refused where a column is not there."""
+    """The table as text, and its layout; InputError if a column is missing."""
     text = _Text(path, encoding)
     with text.lines() as lines:
         first = list(itertools.islice(lines, _PREFACE))
@@ -66,7 +66,7 @@ def read_table(
     encoding: str | None = None,
     drop_missing: bool = False,
 ) -> tuple[list[Tensor], list[str], int]:
-    """The wanted columns, their names, and how many rows were left out since one of them was missing."""
+    """The wanted columns, their names, and how many rows were left out because a value was missing."""
     from torchgd.samples import check_learnable
 
     text, layout = read_layout(path, wanted, encoding)
@@ -111,7 +111,7 @@ def _read_exactly(
                         number = float(cell)
                     except ValueError:
                         number = math.nan
-                    # float() also takes 1_000 and the digits of other scripts
+                    # float() also accepts 1_000 and the digits of other scripts.
                     if not -limit <= number <= limit or "_" in cell or not cell.isascii():
                         where = f"{place}, column {reprlib.repr(layout.names[at])}"
                         raise _complaint(where, cell.strip(), dtype)
@@ -139,7 +139,7 @@ class _Text:
 
     @contextmanager
     def lines(self) -> Iterator[Iterator[str]]:
-        """The lines, with or without a byte order mark; bytes of another encoding pass in unused cells."""
+        """The lines, with or without a byte order mark; unused cells may be in another encoding."""
         name, encoding = shown(self.path), self.encoding or "utf-8-sig"
         try:
             with opened(self.path) as file:
@@ -170,7 +170,7 @@ class _Text:
 
 
 def _without_comments(lines: Iterator[str], layout: Layout, name: str) -> Iterator[str]:
-    """Blank lines in place of those that begin with '#'."""
+    """Replace lines that begin with '#' by blank lines."""
     for number, line in enumerate(lines, layout.lines + 1):
         if not line.startswith("#"):
             yield line
@@ -209,7 +209,7 @@ def _is_preface(line: str) -> bool:
 
 
 def _header(lines: list[str], wanted: Wanted) -> Layout:
-    """The first row as the separator has it that gives the names, or else the most cells."""
+    """The first row, split by the separator that gives the wanted names, or else the most cells."""
     found = []
     for separator in _SEPARATORS:
         rows = csv.reader(lines, strict=True, skipinitialspace=True, delimiter=separator)
@@ -223,7 +223,7 @@ def _header(lines: list[str], wanted: Wanted) -> Layout:
 
 
 def _index(header: list[str], wanted: str, place: str) -> int:
-    """Where the header has the column."""
+    """The index of the column in the header."""
     if header.count(wanted) == 1:
         return header.index(wanted)
     if wanted in header:
