@@ -86,7 +86,7 @@ class Checksum:
 
 
 def measured(data: Dataset) -> str:
-    """The checksum by a reading of its own."""
+    """The checksum, by a separate reading of the data."""
     checksum = Checksum(data)
     for _ in checksum.reading():
         pass

@@ -73,7 +73,7 @@ class Checkpoint:
     ended: bool = False
 
     def has_ended(self, epochs: int) -> bool:
-        """Whether nothing is left to do in a run of so many epochs."""
+        """Whether nothing is left to do in a run of this many epochs."""
         return self.ended and (self.history.status == "diverged" or self.place.epoch >= epochs)
 
     def restore(self, model: nn.Module, optimizer: Optimizer, scheduler: Any = None) -> tuple[History, Place]:
