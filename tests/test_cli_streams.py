@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import torchgd.data.dataset
+import torchgd.data.loading
 from torchgd.cli import FAULT, main, streams
 from torchgd.errors import InputError
 
@@ -98,7 +98,7 @@ def test_an_error_of_torchgd_has_a_status_of_its_own(
         raise KeyError("a wheel")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(torchgd.data.dataset, "open_data", broken)
+    monkeypatch.setattr(torchgd.data.loading, "open_data", broken)
     assert main(["train"]) == FAULT == 70
     (report,) = tmp_path.glob("torchgd-*.txt")
     captured = capsys.readouterr()
@@ -122,7 +122,7 @@ def test_what_the_machine_refuses_is_status_2(
     def refused(*arguments: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(torchgd.data.dataset, "open_data", refused)
+    monkeypatch.setattr(torchgd.data.loading, "open_data", refused)
     assert main(["train"]) == 2
     assert line in capsys.readouterr().err
 
@@ -143,7 +143,7 @@ def test_a_silent_command_says_that_it_is_at_work_and_takes_it_away_again(
     screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(streams, "SILENCE", 0.0)
-    monkeypatch.setattr(torchgd.data.dataset, "open_data", slow)
+    monkeypatch.setattr(torchgd.data.loading, "open_data", slow)
     assert main(["train"]) == 2
     shown, _, said = screen.getvalue().rpartition("\r")
     assert "\rworking, 0 s" in shown or "\rworking, 1 s" in shown

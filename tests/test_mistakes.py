@@ -677,4 +677,6 @@ def test_mistake_has_the_same_name_on_other_data(f: Function, cause: Cause) -> N
 
 def test_every_cause_has_three_wrong_gradients() -> None:
     counts = Counter(cause for _, cause, _ in WRONG)
-    assert {cause for cause in Cause if counts[cause] < 3} == {Cause.correct}
+    # of modules and of autograd Functions, whose tables stand in test_mutants and test_function_check
+    others = {Cause.activation, Cause.broadcast, Cause.missing_path, Cause.surrogate, Cause.transposed}
+    assert {cause for cause in Cause if counts[cause] < 3} == {Cause.correct, Cause.wrong_axis, *others}

@@ -48,7 +48,7 @@ REFUSED = [
     ([1.0, 2.0], np.array([-np.inf, 2.0]), "y[0]: -inf is not finite; correct it, or leave the sample out"),
     ([0.0, 0], [1.0, 2.0], "x is 0 in every sample, so there is nothing to learn; give other data"),
     ([1.0], [1.0, 2.0], "x has shape (1,) and y has shape (2,); give one y for each x"),
-    ([[1.0]], [1.0], "x has shape (1, 1) and y has shape (1,); flatten both to (n,), e.g. y.reshape(-1)"),
+    ([[[1.0]]], [1.0], "x has shape (1, 1, 1) and y has shape (1,); flatten both to (n,)"),
     ("12", [1.0], "x is a str; give numbers: a tensor, an array or a list"),
     ({1.0}, [1.0], "x is a set; give numbers: a tensor, an array or a list"),
     (["1", "2"], [1.0, 2.0], "x holds <U1, not numbers; give numbers"),

@@ -318,7 +318,12 @@ ERRORS = [
     ),
     (
         call(model=nn.Linear(1, 1).double(), gradient="hand"),
-        "a gradient by hand is for LinearModel; for another module give gradient='autograd'",
+        "y has shape (3,); nn.Linear predicts (n, 1), give y.reshape(-1, 1)",
+    ),
+    (
+        call(model=nn.Linear(1, 2).double(), gradient="hand"),
+        "a gradient by hand is for LinearModel, and gradient='hand' for nn.Linear with one output; "
+        "for another module give gradient='autograd'",
     ),
     (
         call(gradient=lambda w, x, y: 2 * x * (w * x - y)),

@@ -7,14 +7,12 @@ import warnings
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-import numpy as np
-
 from torchgd.convergence.epochs import FixedOrder, Intervals, rounding
 from torchgd.convergence.methods import Epoch, epoch_of
 from torchgd.convergence.rate import NO_NOISE, best_lr
 from torchgd.epoch_maps import EpochMap
 from torchgd.errors import InputError
-from torchgd.samples import Numbers
+from torchgd.samples import Numbers, as_tensor
 
 if TYPE_CHECKING:
     from torchgd.convergence.linear_certificate import LinearCertificate
@@ -218,7 +216,7 @@ def stability(
         (False, 0.21428571428571427)
     """
     asked = {"method": method, "batch_size": batch_size, "order": order, "loss": loss}
-    if bias or getattr(x, "ndim", np.ndim(x)) == 2:
+    if bias or as_tensor(x, "x").dim() == 2:
         from torchgd.convergence.linear_certificate import linear_stability
 
         return linear_stability(x, y, lr, bias=bias, tolerance=tolerance, epochs=epochs, **asked)  # type: ignore[arg-type]
