@@ -19,7 +19,7 @@ from torchgd.plan import METHODS
 
 METHOD_COLOURS = {name: method.colour for name, method in METHODS.items()}
 METHOD_NAMES = {name: method.label for name, method in METHODS.items()}
-# Of curves that lie on one another the later ones are thinner, so that all can be seen.
+# Fonts with Chinese characters, of which those that are installed are used.
 _CHINESE = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -29,6 +29,7 @@ _CHINESE = (
     "WenQuanYi Zen Hei",
 )
 _FONTS = ["DejaVu Sans", *(name for name in _CHINESE if name in font_manager.get_font_names())]
+# Of curves that lie on one another the later ones are thinner, so that all can be seen.
 STYLES = (("o", 13, 6.0, "-"), ("s", 8, 3.5, "-"), ("D", 4, 2.0, "-"), ("o", 3, 1.5, "--"))
 
 

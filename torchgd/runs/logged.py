@@ -79,6 +79,7 @@ def train(
         InputError: sizes, shapes or arguments that do not fit.
 
     Example:
+        >>> import torch
         >>> from torchgd import GradientDescent, LinearModel, course, train
         >>> model = LinearModel(1.0, dtype=torch.float64)
         >>> history = train(model, *course(), GradientDescent(model.parameters(), lr=0.01), gradient="hand")
