@@ -142,7 +142,7 @@ def _of_features(
     if as_json:
         terminal.print_json(certificate.to_dict())
     else:
-        terminal.say(certificate.reason)
+        terminal.say(certificate.verdict)
         rows = [
             [name, f"{size:.6g}", f"{slow:.3f}", f"{best:.6g}"]
             for name, size, slow, best in zip(

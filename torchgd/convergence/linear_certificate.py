@@ -89,7 +89,7 @@ class LinearCertificate:
         return self._epoch.after(epochs, torch.tensor(start, dtype=torch.float64), self.plan.rate)
 
     @property
-    def reason(self) -> str:
+    def verdict(self) -> str:
         """The answer in one sentence or two."""
         lr, where = self.plan.rate, f"the limit {self.limit:.6g}"
         if self.converges is None:
@@ -107,16 +107,16 @@ class LinearCertificate:
         return f"{text}; the condition number is {self.condition:.4g}.{self._collinear}{self._advice}"
 
     def __str__(self) -> str:
-        return self.reason
+        return self.verdict
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and the sentence, for JSON."""
         own = {one.name: getattr(self, one.name) for one in fields(self) if not one.name.startswith("_")}
         other = None if self.standardized is None else self.standardized.to_dict()
-        return {**own, "plan": asdict(self.plan), "standardized": other, "reason": self.reason}
+        return {**own, "plan": asdict(self.plan), "standardized": other, "verdict": self.verdict}
 
     def __repr__(self) -> str:
-        return f"<LinearCertificate: {self.reason}>"
+        return f"<LinearCertificate: {self.verdict}>"
 
     @property
     def _collinear(self) -> str:

@@ -52,7 +52,7 @@ def _prepare_features(
 ) -> tuple[Config, None, list[str]]:
     """What :func:`prepare` gives for several features or a bias."""
     certificate = features.certificate(config.lr, config.sampling, config.epochs)
-    said = [certificate.reason]
+    said = [certificate.verdict]
     if config.lr is None:
         config = replace(config, lr=certificate.best_lr)
         said.insert(0, f"lr {config.lr:.6g} is the best for these data")
@@ -97,4 +97,4 @@ def _why_features(config: Config, history: History, features: FeatureRun) -> str
     steps = history.weight.double().diff(dim=0).reshape(len(history.weight) - 1, -1).norm(dim=1)
     steps = steps[steps.isfinite()]
     grew = f"An epoch multiplied the steps by {steps[-1] / steps[-2]:.6g}. " if len(steps) > 1 else ""
-    return f"{grew}{certificate.reason}"
+    return f"{grew}{certificate.verdict}"
