@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchgd.convergence.certificate import stability
 from torchgd.convergence.intervals import converging_intervals
+from torchgd.convergence.methods import epoch_of
 
 Array = NDArray[np.float64]
 SETS = 500
@@ -52,7 +52,7 @@ def test_the_limits_are_those_of_training_runs(method: str) -> None:
         size = METHODS[method](n)
         batch_size = size if method == "minibatch" else None
         certificates = [
-            stability(*row, method=method, batch_size=batch_size) for row in zip(x, y, strict=True)
+            epoch_of(*row, method=method, batch_size=batch_size) for row in zip(x, y, strict=True)
         ]
         # Found by training: where neighbours on a grid of learning rates differ, bisect. Below the grid every
         # update shrinks the error, above it every update stretches it.
