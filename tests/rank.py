@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def main(how: str, file: str = "") -> None:
         world = weakref.ref(dist.group.WORLD)
         if how == "die":
             if group.rank == 1:
+                time.sleep(2)  # rank 0 waits by then: before, torchrun's signal would end it without a word
                 os.kill(os.getpid(), signal.SIGKILL)
             group.gather([1.0])
         else:
