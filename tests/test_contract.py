@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import warnings
@@ -66,7 +67,8 @@ TORCH: dict[str, tuple[Callable[..., Optimizer], set[str], set[str]]] = {
                 "add_param_group",
                 "weight decay",
             ),
-            *("maximize", "foreach", "fused", "torch.compile", "GradScaler", ".grad untouched"),
+            *("foreach", "fused", "torch.compile", "GradScaler", ".grad untouched"),
+            *(() if "maximize" in inspect.signature(torch.optim.LBFGS).parameters else ("maximize",)),
         },
     ),
     "SparseAdam": (
