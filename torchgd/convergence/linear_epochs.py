@@ -123,11 +123,17 @@ def _product(lr: Tensor, h: Tensor, r: Tensor) -> Tensor:
     rate = lr[:, None, None]
     steps[..., :size, :size] = torch.eye(size, dtype=torch.float64) - rate[..., None] * h
     steps[..., :size, size], steps[..., size, size] = rate * r, 1.0
-    while steps.shape[1] > 1:
-        odd = steps[:, -1:] if steps.shape[1] % 2 else steps[:, :0]
-        even = steps.shape[1] - odd.shape[1]
-        steps = torch.cat([steps[:, 1:even:2] @ steps[:, 0:even:2], odd], 1)
-    return steps[:, 0]
+    return joined(steps)
+
+
+def joined(steps: Tensor) -> Tensor:
+    """The product of matrices, the first one applied first: shape (…, count, m, m) → (…, m, m)."""
+    while steps.shape[-3] > 1:
+        odd = steps[..., -1:, :, :] if steps.shape[-3] % 2 else steps[..., :0, :, :]
+        even = steps.shape[-3] - odd.shape[-3]
+        pairs = steps[..., 1:even:2, :, :] @ steps[..., 0:even:2, :, :]
+        steps = torch.cat([pairs, odd], -3)
+    return steps[..., 0, :, :]
 
 
 def first_limit(radius: Callable[[Tensor], Tensor], safe: float) -> float:

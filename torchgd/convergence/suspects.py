@@ -17,6 +17,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from torchgd.convergence.linear_epochs import joined
+
 
 class Cause(str, Enum):
     """What made a run diverge. A bad start is not a cause: an epoch's factor does not depend on w0."""
@@ -118,12 +120,12 @@ def epoch_matrix(
     """An epoch as a matrix on (e, v, 1), the largest growth within it, and the sum of all |shift|."""
     steps = _steps(h, r, lr, suspect, centre)
     grown = torch.log(steps[..., 0, 0].abs() + steps[..., 0, 1].abs()).clamp_min(0).sum().item()
-    return _joined(steps), math.exp(min(grown, 600.0)), steps[..., 0, 2].abs().sum().item()
+    return joined(steps), math.exp(min(grown, 600.0)), steps[..., 0, 2].abs().sum().item()
 
 
 def epoch_matrices(h: Tensor, r: Tensor, lr: float, suspects: Sequence[Suspect], centre: float) -> Tensor:
     """The epochs of many suspects, shape (suspects, 3, 3)."""
-    return _joined(torch.stack([_steps(h, r, lr, one, centre) for one in suspects]))
+    return joined(torch.stack([_steps(h, r, lr, one, centre) for one in suspects]))
 
 
 def _steps(h: Tensor, r: Tensor, lr: float, suspect: Suspect, centre: float) -> Tensor:
@@ -137,13 +139,3 @@ def _steps(h: Tensor, r: Tensor, lr: float, suspect: Suspect, centre: float) -> 
     rows = [1 - scale * a, zero - lr * factor * m, -scale * b, a, zero + m, b, zero, zero, one]
     steps: Tensor = torch.stack(rows, -1).unflatten(-1, (3, 3))
     return steps
-
-
-def _joined(steps: Tensor) -> Tensor:
-    """The product of the matrices along the third axis from the right, the first one applied first."""
-    while steps.shape[-3] > 1:
-        odd = steps[..., -1:, :, :] if steps.shape[-3] % 2 else steps[..., :0, :, :]
-        even = steps.shape[-3] - odd.shape[-3]
-        pairs = steps[..., 1:even:2, :, :] @ steps[..., 0:even:2, :, :]
-        steps = torch.cat([pairs, odd], -3)
-    return steps[..., 0, :, :]

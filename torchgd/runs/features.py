@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,11 +49,16 @@ class FeatureRun:
             if flat:
                 what = f"{flat[0]} is the same in every row, so it cannot be standardised"
                 raise InputError(f"{what}; leave it out of --x, or leave out --standardize")
-        self.rows = Dataset((x - self.shift) / self.scale, data.y[:, None], data.name)
+        self._x, self._data = x, data
+
+    @cached_property
+    def rows(self) -> Dataset:
+        """The samples to train on, made at first use: many ask for the weights or the names alone."""
+        return Dataset((self._x - self.shift) / self.scale, self._data.y[:, None], self._data.name)
 
     def model(self, weight: float) -> nn.Linear:
         """The model before training: every weight is w0, and the bias is 0."""
-        x = self.rows.x
+        x = self._x
         model = nn.Linear(x.shape[1], 1, bias=self.bias, device=x.device, dtype=x.dtype)
         with torch.no_grad():
             model.weight.fill_(weight)
